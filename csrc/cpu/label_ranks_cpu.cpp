@@ -1,0 +1,84 @@
+// Label values to rank intervals (see supcon.h), by one sort per label set.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+namespace mmcuda {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+bool is_missing(int64_t value) { return value == -1; }
+bool is_missing(double value) { return !std::isfinite(value); }
+
+// Writes rank, first and last of one label set, each [samples].
+template <class T>
+void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, int32_t* first, int32_t* last) {
+  std::vector<std::pair<T, int32_t>> known;  // value, sample
+  known.reserve(samples);
+  int32_t alone = static_cast<int32_t>(samples);  // missing samples take the ranks behind the known ones
+  for (int64_t b = 0; b < samples; ++b) {
+    if (is_missing(values[b])) {
+      rank[b] = first[b] = last[b] = --alone;
+    } else {
+      known.emplace_back(values[b], static_cast<int32_t>(b));
+    }
+  }
+  std::sort(known.begin(), known.end());
+
+  const auto count = static_cast<int32_t>(known.size());
+  // Both ends are decided by the same comparison of the same difference, so the relation is symmetric. Equality is
+  // compared as such: a difference of integers might overflow.
+  const auto near = [&](int32_t low, int32_t high) {
+    const T a = known[low].first, b = known[high].first;
+    return a == b || (tolerance > 0 && b - a <= tolerance);
+  };
+  for (int32_t r = 0, low = 0; r < count; ++r) {
+    while (!near(low, r)) ++low;
+    rank[known[r].second] = r;
+    first[known[r].second] = low;
+  }
+  for (int32_t r = count - 1, high = count - 1; r >= 0; --r) {
+    while (!near(r, high)) --high;
+    last[known[r].second] = high;
+  }
+}
+
+Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances) {
+  STD_TORCH_CHECK(!labels.empty(), "labels must hold at least one tensor");
+  STD_TORCH_CHECK(labels.size() == tolerances.size(), "tolerances must have one value per label set, got ",
+                  tolerances.size(), " for ", labels.size());
+  const auto sets = static_cast<int64_t>(labels.size());
+  const int64_t samples = labels[0].numel();
+  STD_TORCH_CHECK(samples <= std::numeric_limits<int32_t>::max(), "labels must have fewer than 2^31 samples, got ",
+                  samples);
+  Tensor ranks = torch::stable::empty({sets, 3, samples}, ScalarType::Int);
+  auto* out = ranks.mutable_data_ptr<int32_t>();
+  for (int64_t k = 0; k < sets; ++k) {
+    STD_TORCH_CHECK(labels[k].dim() == 1 && labels[k].numel() == samples, "labels must each be [", samples, "]");
+    const Tensor values = torch::stable::contiguous(labels[k]);
+    int32_t* rank = out + 3 * k * samples;
+    if (values.scalar_type() == ScalarType::Long) {
+      STD_TORCH_CHECK(tolerances[k] == 0, "integer labels are compared for equality, got tolerance ", tolerances[k]);
+      rank_values<int64_t>(values.const_data_ptr<int64_t>(), samples, 0, rank, rank + samples, rank + 2 * samples);
+    } else {
+      STD_TORCH_CHECK(values.scalar_type() == ScalarType::Double, "labels must be int64 or float64");
+      rank_values<double>(values.const_data_ptr<double>(), samples, tolerances[k], rank, rank + samples,
+                          rank + 2 * samples);
+    }
+  }
+  return ranks;
+}
+
+}  // namespace
+}  // namespace mmcuda
+
+STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) { m.impl("label_ranks", TORCH_BOX(&mmcuda::label_ranks_cpu)); }

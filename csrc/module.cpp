@@ -1,0 +1,28 @@
+// Python module mmcuda._C: loading it registers the operators; it tells how it was built.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "cpu/instruction_set.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
+  m.doc() = "Native kernels of mmcuda.";
+  m.def(
+      "build_info",
+      [] {
+        std::vector<std::string> usable;
+        for (const auto* set : mmcuda::usable_instruction_sets()) usable.emplace_back(set->name);
+        py::dict info;
+        info["compiler"] = MMCUDA_COMPILER;
+        info["torch"] = MMCUDA_TORCH_VERSION;
+        info["cpu"] = usable;
+        info["cuda"] = MMCUDA_CUDA_STATUS;
+        return info;
+      },
+      "How this library was built: compiler, torch, usable CPU instruction sets (fastest first), state of CUDA.");
+  m.def("instruction_set", [] { return std::string(mmcuda::instruction_set().name); }, "The one in use.");
+  m.def("set_instruction_set", &mmcuda::set_instruction_set, py::arg("name"),
+        "Use another instruction set from build_info()['cpu'] (ValueError if there is no such one).");
+}
