@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmcuda import _extension, ops, reference
-from mmcuda.labels import LabelSet
+from mmcuda.labels import Equal, LabelSet
 
 Implementation = Literal["auto", "fused", "reference"]
 ContrastMode = Literal["all", "one"]
@@ -55,7 +55,7 @@ def supcon_loss(
     Example:
         >>> z = torch.nn.functional.normalize(torch.randn(8, 2, 16), dim=-1)
         >>> bcva, cst = torch.randint(27, 100, (8,)), 300 + 100 * torch.rand(8)
-        >>> loss = supcon_loss(z, [LabelSet(bcva), LabelSet(cst, Within(25.0), weight=0.5)])
+        >>> loss = supcon_loss(z, [LabelSet(bcva, Equal()), LabelSet(cst, Within(25.0), weight=0.5)])
     """
     _check(features, label_sets, mask, temperature, contrast_mode, base_temperature, impl)
     samples, views, _ = features.shape
@@ -64,7 +64,7 @@ def supcon_loss(
     if mask is not None:
         mask = mask.detach().to(dtype)
     elif not label_sets:
-        label_sets = [LabelSet(torch.arange(samples, device=features.device))]
+        label_sets = [LabelSet(torch.arange(samples, device=features.device), Equal())]
 
     if _use_fused(impl, features.device.type):
         losses = _fused(rows, samples, label_sets, mask, temperature)
@@ -121,7 +121,7 @@ def _check(
     if features.ndim != 3 or features.numel() == 0:
         raise ValueError(f"features must be [B, V, D] with at least one element, got shape {list(features.shape)}")
     for name, value in (("temperature", temperature), ("base_temperature", base_temperature)):
-        if not (value > 0 and math.isfinite(value)):
+        if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
     if contrast_mode not in ("all", "one"):
         raise ValueError(f"contrast_mode must be 'all' or 'one', got {contrast_mode!r}")

@@ -37,7 +37,7 @@ class Within:
     tolerance: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
+        if not 0 <= self.tolerance < math.inf:
             raise ValueError(f"tolerance must be finite and not negative, got {self.tolerance}")
 
     def __str__(self) -> str:
@@ -59,13 +59,13 @@ class LabelSet:
     """
 
     values: Tensor  # [B] labels
-    relation: Relation = Equal()
+    relation: Relation
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or self.values.is_complex():
             raise ValueError(f"labels must be real and [B], got {self.values.dtype} {list(self.values.shape)}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
+        if not 0 <= self.weight < math.inf:
             raise ValueError(f"weight must be finite and not negative, got {self.weight}")
 
     def codes(self) -> Tensor:

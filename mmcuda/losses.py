@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from mmcuda.functional import ContrastMode, Implementation, supcon_loss
-from mmcuda.labels import LabelSet, Relation
+from mmcuda.labels import Equal, LabelSet, Relation
 
 
 class SupConLoss(nn.Module):
@@ -56,7 +56,7 @@ class SupConLoss(nn.Module):
             raise ValueError(f"features must be [B, V, ...], at least 3 dimensions, got shape {list(features.shape)}")
         return supcon_loss(
             features.flatten(2),
-            [] if labels is None else [LabelSet(labels.flatten())],
+            [] if labels is None else [LabelSet(labels.flatten(), Equal())],
             mask=mask,
             temperature=self.temperature,
             contrast_mode=self.contrast_mode,
@@ -106,7 +106,7 @@ class ClinicalSupConLoss(nn.Module):
         if unknown := weights.keys() - relations.keys():
             raise ValueError(f"weights must be of {sorted(relations)}, got also {sorted(unknown)}")
         for name, weight in weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
+            if not 0 <= weight < math.inf:
                 raise ValueError(f"weights[{name!r}] must be finite and not negative, got {weight}")
         self.relations = dict(relations)
         self.weights = {name: float(weights.get(name, 1.0)) for name in relations}

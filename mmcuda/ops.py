@@ -56,13 +56,14 @@ def _supcon_bwd_fake(grad_losses: Tensor, features: Tensor, *args: Any) -> Tenso
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     features, ranks, ctx.weights, mask, ctx.temperature = inputs
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(features, output[1], ranks, mask)
 
 
-def _supcon_backward(ctx: Any, grad_losses: Tensor | None, grad_statistics: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad_statistics is not None or ctx.needs_input_grad[3]:
-        raise NotImplementedError("the fused loss has no gradient of its statistics or mask; use impl='reference'")
+def _supcon_backward(ctx: Any, grad_losses: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if ctx.needs_input_grad[3]:
+        raise NotImplementedError("the fused loss has no gradient of the mask; use impl='reference'")
     if grad_losses is None:
         return (None,) * 5
     features, statistics, ranks, mask = ctx.saved_tensors

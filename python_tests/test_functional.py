@@ -32,7 +32,7 @@ def instruction_set(request):
 def random_label_sets(samples):
     grade = torch.randint(-1, 3, (samples,))
     thickness = (torch.rand(samples, dtype=torch.float64) * 100).masked_fill(torch.rand(samples) < 0.2, math.nan)
-    return [LabelSet(grade), LabelSet(thickness, Within(10.0), 0.5), LabelSet(grade, Within(1), 2.0)]
+    return [LabelSet(grade, Equal()), LabelSet(thickness, Within(10.0), 0.5), LabelSet(grade, Within(1), 2.0)]
 
 
 def loss_and_gradient(features, impl, **arguments):
@@ -121,7 +121,7 @@ def test_identifiers_of_64_bits_are_told_apart():
     """Hashed patient ids differ in the last bit, which a float64 would lose."""
     big = 2**62
     features = normalize(torch.randn(4, 1, 8, dtype=torch.float64), dim=-1)
-    label_sets = [LabelSet(torch.tensor([big, big + 1, big, big + 1]))]
+    label_sets = [LabelSet(torch.tensor([big, big + 1, big, big + 1]), Equal())]
     assert_equals_reference(features, torch.float64, label_sets=label_sets)
 
 
@@ -129,7 +129,7 @@ def test_identifiers_of_64_bits_are_told_apart():
 def test_no_positives_anywhere_is_zero(impl):
     features = normalize(torch.randn(6, 1, 8), dim=-1)
     for labels in (torch.arange(6), torch.full((6,), -1)):
-        loss, grad = loss_and_gradient(features, impl, label_sets=[LabelSet(labels)])
+        loss, grad = loss_and_gradient(features, impl, label_sets=[LabelSet(labels, Equal())])
         assert loss == 0
         assert torch.count_nonzero(grad) == 0
 
@@ -198,15 +198,19 @@ VALID = torch.ones(4, 2, 8)
         (ValueError, {"mask": torch.ones(4, 3)}, r"mask must be \[B, B\] = \[4, 4\], got shape \[4, 3\]"),
         (ValueError, {"mask": torch.full((4, 4), math.nan)}, "mask must be finite and not negative"),
         (ValueError, {"mask": -torch.ones(4, 4)}, "mask must be finite and not negative"),
-        (ValueError, {"label_sets": [LabelSet(torch.zeros(3))]}, "labels must have one value per sample, B = 4, got 3"),
         (
             ValueError,
-            {"label_sets": [LabelSet(torch.zeros(4))], "mask": torch.ones(4, 4)},
+            {"label_sets": [LabelSet(torch.zeros(3), Equal())]},
+            "labels must have one value per sample, B = 4, got 3",
+        ),
+        (
+            ValueError,
+            {"label_sets": [LabelSet(torch.zeros(4), Equal())], "mask": torch.ones(4, 4)},
             "labels and mask cannot be given together",
         ),
         (
             ValueError,
-            {"label_sets": [LabelSet(torch.zeros(4, device="meta"))]},
+            {"label_sets": [LabelSet(torch.zeros(4, device="meta"), Equal())]},
             "labels must be on the device of features, cpu, got meta",
         ),
         (

@@ -59,6 +59,6 @@ def test_within_refuses_a_senseless_tolerance(tolerance):
 
 def test_label_set_names_what_is_wrong():
     with pytest.raises(ValueError, match=r"labels must be real and \[B\], got torch.int64 \[2, 1\]"):
-        LabelSet(torch.zeros(2, 1, dtype=torch.long))
+        LabelSet(torch.zeros(2, 1, dtype=torch.long), Equal())
     with pytest.raises(ValueError, match=r"weight must be finite and not negative, got -1"):
-        LabelSet(torch.zeros(2), weight=-1.0)
+        LabelSet(torch.zeros(2), Equal(), weight=-1.0)
