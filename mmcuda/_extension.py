@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
+
+import torch  # noqa: F401  (loads the libraries that the extension links to)
 
 native: ModuleType | None
 missing_reason: str | None = None
 try:
-    from mmcuda import _C as native
+    native = importlib.import_module("mmcuda._C")
 except ModuleNotFoundError as error:
     if error.name != "mmcuda._C":
         raise
