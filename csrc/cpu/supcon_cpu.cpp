@@ -5,9 +5,11 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -37,24 +39,37 @@ constexpr ScalarType kIndexScalar = std::is_same_v<T, float> ? ScalarType::Int :
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Calls pair(I, J) once for every I <= J < blocks, in parallel and without conflicts: first the diagonal, then the
-// rounds of a round-robin tournament, in each of which every block meets at most one other. A block therefore sees its
-// partners in the same order whatever the number of threads, and results are bit-identical.
+// Calls pair(I, J) once for every I <= J < blocks, in parallel. The order is that of a round-robin tournament: round 0
+// is the diagonal, and in each later round every block meets one other. Threads take the pairs in this order and start
+// one when both blocks have finished their earlier rounds, so no two threads ever update the same block, no thread
+// waits for a whole round, and each block sees its partners in the same order whatever the number of threads: results
+// are bit-identical.
 template <class Pair>
 void tournament(int64_t blocks, const Pair& pair) {
-  torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) pair(b, b);
-  });
   const int64_t players = blocks + blocks % 2;  // an odd number gets a bye: the last seat stays empty
-  for (int64_t round = 0; round < players - 1; ++round) {
-    torch::stable::parallel_for(0, players / 2, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t seat = begin; seat < end; ++seat) {
-        const int64_t a = seat == 0 ? players - 1 : (round + seat) % (players - 1);
-        const int64_t b = seat == 0 ? round : (round - seat + players - 1) % (players - 1);
-        if (std::max(a, b) < blocks) pair(std::min(a, b), std::max(a, b));
+  const int64_t seats = players / 2, pairs = players + (players - 1) * seats;
+  std::atomic<int64_t> next{0};
+  std::vector<std::atomic<int64_t>> finished(players);  // rounds of each block
+
+  const auto meet = [&](int64_t round, int64_t a, int64_t b) {
+    for (const int64_t block : {a, b}) {
+      while (finished[block].load(std::memory_order_acquire) != round) std::this_thread::yield();
+    }
+    if (b < blocks) pair(a, b);
+    for (const int64_t block : {a, b}) finished[block].store(round + 1, std::memory_order_release);
+  };
+  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t p = next++; p < pairs; p = next++) {
+      if (p < players) {
+        meet(0, p, p);
+        continue;
       }
-    });
-  }
+      const int64_t turn = (p - players) / seats, seat = (p - players) % seats, circle = players - 1;
+      const int64_t a = (turn + seat) % circle;
+      const int64_t b = seat == 0 ? circle : (turn - seat + circle) % circle;  // one stays seated, the others rotate
+      meet(turn + 1, std::min(a, b), std::max(a, b));
+    }
+  });
 }
 
 struct Arguments {

@@ -1,0 +1,49 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Needed: Python >= 3.11, a C++ compiler; nvcc is optional.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+.PHONY: setup demo test bench lint format clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/installed
+
+# torch first, so that the extension is built against it and nothing installs a second one
+$(VENV)/torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet scikit-build-core pybind11 cmake ninja
+	touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml CMakeLists.txt $(NATIVE)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	touch $@
+
+# A demo that was interrupted continues; delete runs/demo to start anew.
+demo: setup
+	$(BIN)/mmcuda train --out runs/demo --resume
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: setup
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json benchmarks/results/latest.json
+	$(BIN)/python benchmarks/summary.py benchmarks/results/latest.json
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
+
+clean:
+	rm -rf $(VENV) build runs
