@@ -1,0 +1,72 @@
+"""The report of a run: one HTML page, its figures, and a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from mmcuda.report.figures import STYLE, Picture
+from mmcuda.report.figures_data import draw_embedding, draw_samples, draw_training
+from mmcuda.report.figures_results import draw_label_efficiency, draw_target_curves
+from mmcuda.report.html import render
+from mmcuda.report.results import Results
+from mmcuda.report.run import Run, read_run
+
+__all__ = ["write_report"]
+
+
+def _scored_targets(run: Run) -> list[int]:
+    """Return the indices of the targets that have both classes among the test images."""
+    columns = enumerate(run.predictions.names)
+    return [
+        index
+        for index, name in columns
+        if name not in run.cohort.single_class_targets
+        and {0.0, 1.0} <= set(np.unique(run.predictions.targets[:, index]).tolist())
+    ]
+
+
+def _draw(run: Run, results: Results, scored: list[int], plots: Path) -> list[Picture]:
+    """Draw every figure that the run has data for."""
+    names = [run.predictions.names[index] for index in scored]
+    pictures = [draw_label_efficiency(results, names, plots), draw_samples(run.samples, plots)]
+    if scored and run.predictions.probabilities:
+        pictures += draw_target_curves(run.predictions, scored, results, plots)
+    if run.embedding is not None:
+        encoder = "the clinical encoder (seed 0)" if "clinical" in results.pretrainings else "the encoder"
+        pictures.append(draw_embedding(run.embedding, run.cohort, encoder, plots))
+    if run.logs:
+        pictures.append(draw_training(run.logs, plots))
+    return pictures
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write plots/*.png, report.html and README.md (the model card) into a run folder.
+
+    Args:
+        run_dir: a folder written by ``mmcuda train``; nothing outside it is read.
+
+    Returns:
+        The path of report.html: one file that opens offline.
+
+    Raises:
+        UserError: if a file of the run folder is missing or malformed; the message names it.
+
+    Example:
+        >>> write_report(Path("runs/demo"))  # doctest: +SKIP
+        PosixPath('runs/demo/report.html')
+    """
+    run = read_run(run_dir)
+    results = Results(run.metrics)
+    scored = _scored_targets(run)
+    plots = run_dir / "plots"
+    plots.mkdir(exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        pictures = {picture.name: picture for picture in _draw(run, results, scored, plots)}
+    report, card = render(run, results, [run.predictions.names[index] for index in scored], pictures)
+    path = run_dir / "report.html"
+    path.write_text(report, encoding="utf-8")
+    (run_dir / "README.md").write_text(card, encoding="utf-8")
+    return path

@@ -1,0 +1,138 @@
+"""Fill the two templates: report.html and README.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mmcuda.report.figures import Picture
+from mmcuda.report.results import Results
+from mmcuda.report.run import Run
+from mmcuda.report.wording import (
+    duration,
+    finding_details,
+    headline,
+    interval_meaning,
+    needed_text,
+    percent,
+    score_text,
+    signed,
+)
+
+MEANINGS = {
+    "random": "an untrained encoder: what the classifier gets without any pretraining",
+    "simclr": "contrastive pretraining without labels: two views of one image are the positives",
+    "shuffled": "the control: clinical pretraining with the labels shuffled among the images",
+    "clinical": "contrastive pretraining whose positives share a clinical label",
+}
+
+
+@dataclass(frozen=True)
+class ScoreCell:
+    """One cell of a results table."""
+
+    text: str
+    best: bool  # the highest of its target and label fraction
+
+
+@dataclass(frozen=True)
+class ScoreGroup:
+    """The rows of one target: pretraining -> one cell per label fraction."""
+
+    target: str
+    rows: dict[str, list[ScoreCell]]
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One pretraining's training in numbers."""
+
+    pretraining: str
+    seeds: int
+    steps: int
+    epochs: int
+    loss: str
+    images_per_second: float
+    data_wait: float
+
+
+def score_table(results: Results, targets: list[str], metric: str) -> list[ScoreGroup]:
+    """Return the results table of ``metric``: a group per target, a row per pretraining, a cell per label fraction."""
+    groups = []
+    for target in targets:
+        rows: dict[str, list[ScoreCell]] = {name: [] for name in results.pretrainings}
+        for fraction in results.fractions:
+            scores = {name: results.score(name, fraction, target, metric) for name in results.pretrainings}
+            known = [score.value for score in scores.values() if not math.isnan(score.value)]
+            for name, score in scores.items():
+                best = len(known) > 1 and score.value == max(known)
+                rows[name].append(ScoreCell(score_text(score, results.several_seeds), best))
+        groups.append(ScoreGroup(target, rows))
+    return groups
+
+
+def training_table(logs: Mapping[tuple[str, int], pd.DataFrame]) -> list[TrainingRow]:
+    """Return one row per pretraining: medians over all steps, the loss at the end averaged over seeds."""
+    rows = []
+    for name in dict.fromkeys(name for name, _ in logs):
+        tables = [table for (pretraining, _), table in logs.items() if pretraining == name]
+        steps = pd.concat(tables)
+        last_epoch = [table.loc[table["epoch"] == table["epoch"].max(), "loss"].mean() for table in tables]
+        rows.append(
+            TrainingRow(
+                pretraining=name,
+                seeds=len(tables),
+                steps=int(steps["step"].nunique()),
+                epochs=int(steps["epoch"].nunique()),
+                loss=f"{sum(last_epoch) / len(last_epoch):.3f}",
+                images_per_second=float(steps["images_per_second"].median()),
+                data_wait=float(steps["data_wait"].mean()),
+            )
+        )
+    return rows
+
+
+def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str, Picture]) -> tuple[str, str]:
+    """Return report.html and the model card.
+
+    Args:
+        run: the run folder as read.
+        results: its metrics, summarised.
+        scored: names of the targets that enter the mean.
+        pictures: figures by name; a name that is absent is a figure that this run has no data for.
+    """
+    environment = Environment(
+        loader=PackageLoader("mmcuda.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(percent=percent, duration=duration, signed=signed)
+    environment.filters["score"] = lambda score: score_text(score, results.several_seeds)
+    left_out = [target.name for target in run.cohort.targets if target.name not in scored]
+    values = {
+        "run": run,
+        "cohort": run.cohort,
+        "environment": run.environment,
+        "results": results,
+        "pictures": pictures,
+        "scored": scored,
+        "left_out": left_out,
+        "headline": headline(results),
+        "details": finding_details(results, run.cohort.train.patients),
+        "interval": f"{'±' if results.several_seeds else 'Brackets'}: {interval_meaning(results)}.",
+        "meanings": {name: MEANINGS[name] for name in results.pretrainings},
+        "saved": [(row, needed_text(row, results)) for row in results.labels_saved()],
+        "auroc": score_table(results, ["mean", *scored], "auroc"),
+        "auprc": score_table(results, ["mean", *scored], "auprc"),
+        "training": training_table(run.logs),
+    }
+    report = environment.get_template("report.html.j2").render(values)
+    card = environment.get_template("model_card.md.j2").render(values)
+    return report, card

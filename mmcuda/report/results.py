@@ -1,0 +1,127 @@
+"""The numbers of the report: means over seeds, intervals, and what a gain is worth in labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mmcuda.report.run import PRETRAININGS
+
+HEADLINE_FRACTION = 0.05
+
+
+@dataclass(frozen=True)
+class Score:
+    """One AUROC or AUPRC with its interval; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+UNDEFINED = Score(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class LabelsSaved:
+    """The subject at one label fraction, and the fraction at which the baseline is as good."""
+
+    fraction: float
+    subject: Score
+    baseline: Score
+    needed: float | None  # None: the baseline does not get there with all labels measured
+
+
+class Results:
+    """Metrics summarised over seeds.
+
+    Several seeds: the interval is the mean plus and minus one standard deviation over seeds. One seed: it is the 95 %
+    bootstrap over test patients that came with the rows (AUROC only).
+    """
+
+    def __init__(self, metrics: pd.DataFrame) -> None:
+        self.seeds = sorted(int(seed) for seed in metrics["seed"].unique())
+        self.several_seeds = len(self.seeds) > 1
+        self.fractions = sorted(float(fraction) for fraction in metrics["label_fraction"].unique())
+        present = set(metrics["pretraining"])
+        self.pretrainings = [name for name in PRETRAININGS if name in present]
+        self._scores: dict[tuple[str, str, str, float], Score] = {}
+        for (target, pretraining, fraction), rows in metrics.groupby(["target", "pretraining", "label_fraction"]):
+            for metric in ("auroc", "auprc"):
+                self._scores[metric, target, pretraining, float(fraction)] = self._score(rows, metric)
+
+    def _score(self, rows: pd.DataFrame, metric: str) -> Score:
+        value = float(rows[metric].mean())
+        if self.several_seeds:
+            spread = float(rows[metric].std())
+            return Score(value, value - spread, value + spread)
+        if metric == "auroc":
+            return Score(value, float(rows["auroc_low"].mean()), float(rows["auroc_high"].mean()))
+        return Score(value, math.nan, math.nan)
+
+    def score(self, pretraining: str, fraction: float, target: str = "mean", metric: str = "auroc") -> Score:
+        """Return one score; ``UNDEFINED`` where the run has no such row."""
+        return self._scores.get((metric, target, pretraining, fraction), UNDEFINED)
+
+    @property
+    def headline_fraction(self) -> float:
+        """The smallest label fraction of at least 5 %, or the largest there is."""
+        return min((f for f in self.fractions if f >= HEADLINE_FRACTION), default=self.fractions[-1])
+
+    @property
+    def subject(self) -> str:
+        """The pretraining that the report is about."""
+        return next(name for name in ("clinical", "simclr", "shuffled", "random") if name in self.pretrainings)
+
+    @property
+    def baseline(self) -> str | None:
+        """The pretraining it is compared with."""
+        others = (name for name in ("simclr", "random", "shuffled") if name in self.pretrainings)
+        return next((name for name in others if name != self.subject), None)
+
+    def fraction_needed(self, pretraining: str, level: float) -> float | None:
+        """Return the smallest label fraction at which ``pretraining`` reaches the mean AUROC ``level``.
+
+        Between the fractions measured the AUROC is taken as linear in log(fraction). None where it never gets there.
+        """
+        before: tuple[float, float] | None = None
+        for fraction in self.fractions:
+            value = self.score(pretraining, fraction).value
+            if math.isnan(value):
+                continue
+            if value >= level:
+                if before is None:
+                    return fraction
+                return float(np.exp(np.interp(level, [before[1], value], np.log([before[0], fraction]))))
+            before = (fraction, value)
+        return None
+
+    def untrained_targets(self, targets: list[str]) -> dict[float, list[str]]:
+        """Return, by label fraction, which ``targets`` some pretraining has no AUROC for: its labels show one class."""
+        missing = {
+            fraction: [
+                target
+                for target in targets
+                if any(math.isnan(self.score(name, fraction, target).value) for name in self.pretrainings)
+            ]
+            for fraction in self.fractions
+        }
+        return {fraction: names for fraction, names in missing.items() if names}
+
+    def labels_saved(self) -> list[LabelsSaved]:
+        """Compare subject and baseline at every label fraction where both have a mean AUROC."""
+        rows = []
+        for fraction in self.fractions:
+            subject = self.score(self.subject, fraction)
+            baseline = self.score(self.baseline, fraction) if self.baseline else UNDEFINED
+            if self.baseline and not (math.isnan(subject.value) or math.isnan(baseline.value)):
+                needed = self.fraction_needed(self.baseline, subject.value)
+                rows.append(LabelsSaved(fraction, subject, baseline, needed))
+        return rows
+
+    def headline_comparison(self) -> LabelsSaved | None:
+        """Return the comparison at ``headline_fraction``."""
+        return next((row for row in self.labels_saved() if row.fraction == self.headline_fraction), None)

@@ -1,0 +1,254 @@
+"""Typed reading of a run folder: every file that the report needs, checked once."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmcuda.errors import UserError
+
+PRETRAININGS = ("random", "simclr", "shuffled", "clinical")
+NUMBERS = ("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", "auprc", "n_train", "n_test")
+LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Size of one side of the split."""
+
+    images: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class ClinicalSummary:
+    """One clinical label of the cohort."""
+
+    name: str
+    relation: str  # "equal" or "within 25"
+    description: str
+    missing: float  # fraction of images without a value
+    positives_per_batch: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images of one target on one side of the split."""
+
+    positive: int
+    negative: int
+    unlabelled: int
+
+
+@dataclass(frozen=True)
+class TargetSummary:
+    """One target of the cohort."""
+
+    name: str
+    train: Counts
+    test: Counts
+
+
+@dataclass(frozen=True)
+class CohortSummary:
+    """What cohort.json says about the data."""
+
+    name: str
+    title: str
+    statement: str
+    images: int
+    patients: int
+    bags: int
+    train: Side
+    test: Side
+    leak_check: str
+    clinical: tuple[ClinicalSummary, ...]
+    targets: tuple[TargetSummary, ...]
+    single_class_targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """How the run was made."""
+
+    command: str
+    seconds: dict[str, float]  # stage -> seconds
+    facts: dict[str, str]  # versions and hardware
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Labels and probabilities of the test images."""
+
+    targets: np.ndarray  # [n_test, T] in {0, 1, NaN = no label}
+    names: tuple[str, ...]  # T names
+    probabilities: dict[tuple[str, float, int], np.ndarray]  # (pretraining, label fraction, seed) -> [n_test, T]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Encoder features of the test images."""
+
+    features: np.ndarray  # [n, F]
+    clinical: dict[str, np.ndarray]  # name -> [n], NaN = missing
+    targets: dict[str, np.ndarray]  # name -> [n], NaN = no label
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few images to show."""
+
+    images: np.ndarray  # [m, C, H, W] uint8
+    titles: tuple[str, ...]  # m titles
+    channel_names: tuple[str, ...]  # C names
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the report reads."""
+
+    folder: Path
+    config: str  # config.yaml as written
+    environment: Environment
+    cohort: CohortSummary
+    metrics: pd.DataFrame  # rows of metrics.json, null as NaN
+    predictions: Predictions
+    embedding: Embedding | None  # None where no clinical encoder was trained
+    samples: Samples
+    logs: dict[tuple[str, int], pd.DataFrame]  # (pretraining, seed) -> LOG_COLUMNS
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with one file into one message that names it."""
+    if not path.is_file():
+        raise UserError(f"{path}: file is missing; a report needs the complete run folder of `mmcuda train`")
+    try:
+        yield
+    except UserError:
+        raise
+    except KeyError as error:
+        raise UserError(f"{path}: expected an entry {error}, found none") from error
+    except (ValueError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_environment(path: Path) -> Environment:
+    with _reading(path):
+        raw: dict[str, Any] = json.loads(path.read_text())
+        seconds = {stage: float(value) for stage, value in raw.pop("seconds").items()}
+        return Environment(str(raw.pop("command")), seconds, {name: str(value) for name, value in raw.items()})
+
+
+def _read_cohort(path: Path) -> CohortSummary:
+    with _reading(path):
+        raw: dict[str, Any] = json.loads(path.read_text())
+        return CohortSummary(
+            name=raw["name"],
+            title=raw["title"],
+            statement=raw["statement"],
+            images=int(raw["images"]),
+            patients=int(raw["patients"]),
+            bags=int(raw["bags"]),
+            train=Side(**raw["split"]["train"]),
+            test=Side(**raw["split"]["test"]),
+            leak_check=raw["leak_check"],
+            clinical=tuple(ClinicalSummary(name=name, **entry) for name, entry in raw["clinical"].items()),
+            targets=tuple(
+                TargetSummary(name, Counts(**entry["train"]), Counts(**entry["test"]))
+                for name, entry in raw["targets"].items()
+            ),
+            single_class_targets=tuple(raw["single_class_targets"]),
+        )
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    with _reading(path):
+        rows = pd.DataFrame(json.loads(path.read_text()))
+        missing = [name for name in ("pretraining", "target", *NUMBERS) if name not in rows]
+        if missing:
+            raise UserError(f"{path}: expected rows with {', '.join(missing)}, got columns {list(rows.columns)}")
+        for name in NUMBERS:
+            rows[name] = pd.to_numeric(rows[name])
+        unknown = sorted(set(rows["pretraining"]) - set(PRETRAININGS))
+        if unknown:
+            raise UserError(f"{path}: pretraining must be one of {', '.join(PRETRAININGS)}, got {', '.join(unknown)}")
+        return rows
+
+
+def _read_predictions(path: Path) -> Predictions:
+    with _reading(path), np.load(path) as arrays:
+        targets = arrays["targets"]
+        probabilities: dict[tuple[str, float, int], np.ndarray] = {}
+        for key in arrays.files:
+            parts = re.fullmatch(r"(\w+)/([\d.]+)/seed(\d+)", key)
+            if parts:
+                values = arrays[key]
+                if values.shape != targets.shape:
+                    raise UserError(f"{path}: {key} must be {list(targets.shape)}, got {list(values.shape)}")
+                probabilities[parts[1], float(parts[2]), int(parts[3])] = values
+        return Predictions(targets, tuple(map(str, arrays["target_names"])), probabilities)
+
+
+def _read_embedding(path: Path) -> Embedding:
+    with _reading(path), np.load(path) as arrays:
+        named: dict[str, dict[str, np.ndarray]] = {"clinical": {}, "target": {}}
+        for key in arrays.files:
+            kind, dot, name = key.partition(".")
+            if dot and kind in named:
+                named[kind][name] = arrays[key]
+        return Embedding(arrays["features"], named["clinical"], named["target"])
+
+
+def _read_samples(path: Path) -> Samples:
+    with _reading(path), np.load(path) as arrays:
+        images = arrays["images"]
+        if images.ndim != 4:
+            raise UserError(f"{path}: images must be [m, C, H, W], got {list(images.shape)}")
+        return Samples(images, tuple(map(str, arrays["titles"])), tuple(map(str, arrays["channel_names"])))
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    with _reading(path):
+        table = pd.read_csv(path)
+        missing = [name for name in LOG_COLUMNS if name not in table]
+        if missing:
+            raise UserError(f"{path}: expected columns {', '.join(missing)}, got {', '.join(table.columns)}")
+        return table
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder written by ``mmcuda train``.
+
+    Raises:
+        UserError: if a file is missing or malformed; the message names the file.
+    """
+    metrics = _read_metrics(folder / "metrics.json")
+    trained = metrics.loc[metrics["pretraining"] != "random", ["pretraining", "seed"]].drop_duplicates()
+    needs_embedding = "clinical" in set(metrics["pretraining"]) or (folder / "embedding.npz").exists()
+    config = folder / "config.yaml"
+    with _reading(config):
+        config_text = config.read_text()
+    return Run(
+        folder=folder,
+        config=config_text,
+        environment=_read_environment(folder / "environment.json"),
+        cohort=_read_cohort(folder / "cohort.json"),
+        metrics=metrics,
+        predictions=_read_predictions(folder / "predictions.npz"),
+        embedding=_read_embedding(folder / "embedding.npz") if needs_embedding else None,
+        samples=_read_samples(folder / "samples.npz"),
+        logs={
+            (name, int(seed)): _read_log(folder / "logs" / f"{name}-seed{int(seed)}.csv")
+            for name, seed in trained.itertuples(index=False)
+        },
+    )

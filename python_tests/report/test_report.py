@@ -1,0 +1,233 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmcuda.errors import UserError
+from mmcuda.report import write_report
+from mmcuda.report.results import Results
+from mmcuda.report.wording import percent, score_text
+
+WriteRun = Callable[..., Path]
+
+SECTIONS = ["finding", "cohort", "results", "embedding", "training", "reproduce"]
+FIGURES = ["label_efficiency", "samples", "roc", "precision_recall", "calibration", "embedding", "training"]
+VOID = {"meta", "br", "link", "img"}
+DASH = "\N{EN DASH}"
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: its tags and attributes, and that every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(write_run: WriteRun) -> Path:
+    folder = write_run()
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_sections_come_in_order_and_all_tags_close(page: str) -> None:
+    parsed = Page(page)
+    assert [section["id"] for section in parsed.all("section")] == SECTIONS
+    assert parsed.open == []
+
+
+def test_page_needs_nothing_from_outside(page: str) -> None:
+    parsed = Page(page)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in parsed.tags}
+    for _, attributes in parsed.tags:
+        for name in ("src", "href", "xlink:href"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("#", "data:image/png;base64,")), target
+        assert not any(name.startswith("on") for name in attributes)
+    assert "@import" not in page
+    assert set(re.findall(r"url\((.)", page)) <= {"#"}
+
+
+def test_every_figure_is_embedded_once_with_a_description(page: str, run: Path) -> None:
+    parsed = Page(page)
+    assert [figure["id"] for figure in parsed.all("figure")] == [f"figure-{name}" for name in FIGURES]
+    drawings = [svg for svg in parsed.all("svg") if svg.get("role") == "img"]
+    assert len(drawings) == len(FIGURES)
+    assert all(len(svg["aria-label"] or "") > 30 for svg in drawings)
+    assert sorted(path.stem for path in (run / "plots").iterdir()) == sorted(FIGURES)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "plots").iterdir())
+
+
+def test_ids_are_unique_and_references_resolve(page: str) -> None:
+    tags = Page(page).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'(?:href="#|url\(#)([^")]+)', page)
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_figures_take_the_colours_of_the_page(page: str) -> None:
+    drawings = re.findall(r"<svg role.*?</svg>", page, flags=re.S)
+    assert all("currentColor" in svg and "#1c1d1f" not in svg for svg in drawings)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_tables_hold_the_numbers_of_the_metrics(page: str, run: Path) -> None:
+    rows = pd.read_json(run / "metrics.json")
+    tables = re.findall(r'<table class="scores">.*?</table>', page, flags=re.S)
+    for table, metric in zip(tables, ("auroc", "auprc"), strict=True):
+        cells = iter(re.findall(r'<td class="number(?: best)?">(.*?)</td>', table))
+        for target in ("mean", "malignancy", "spiculation", "calcification"):
+            for pretraining in ("random", "simclr", "shuffled", "clinical"):
+                for fraction in (0.02, 0.05, 0.25, 1.0):
+                    chosen = (
+                        (rows["target"] == target)
+                        & (rows["pretraining"] == pretraining)
+                        & (rows["label_fraction"] == fraction)
+                    )
+                    values = rows.loc[chosen, metric]
+                    assert next(cells) == f"{values.mean():.3f} ± {values.std():.3f}".replace("0.", ".")
+        assert next(cells, None) is None
+
+
+def test_findings_name_the_interval_and_the_gain(page: str) -> None:
+    assert re.search(r"clinical at 5\xa0% of the labelled patients reaches what simclr needs \d\d\xa0% for\.", page)
+    assert "one standard deviation over 3 seeds" in page
+
+
+def test_cohort_and_origin_are_told(page: str) -> None:
+    for text in (
+        "6,859 images",
+        "875 patients",
+        "passed: no patient on both sides",
+        "within 2",
+        "internal structure",
+        "not CT intensities",
+        "mmcuda train --data lidc --out runs/demo",
+        "temperature: 0.07",
+        "2.14.1",
+        "9\xa0min 05\xa0s",
+        "Example CPU &lt;2 cores&gt;",
+    ):
+        assert text in page
+
+
+def test_model_card_has_the_results_and_the_limits(run: Path) -> None:
+    card = (run / "README.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", card, flags=re.M)
+    assert headings == [
+        "The model",
+        "Data",
+        "Intended use",
+        "Out of scope",
+        "Training",
+        "Results",
+        "Limits",
+        "Load the weights",
+        "Reproduce",
+    ]
+    results = Results(pd.read_json(run / "metrics.json"))
+    cells = " | ".join(score_text(results.score("clinical", fraction), True) for fraction in results.fractions)
+    assert f"| mean | clinical | {cells} |" in card
+    assert "(plots/label_efficiency.png)" in card
+
+
+def test_the_wording_flips_when_clinical_loses_and_one_seed_shows_the_bootstrap(write_run: WriteRun) -> None:
+    folder = write_run({"random": 0.585, "simclr": 0.66, "clinical": 0.61}, seeds=1)
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "clinical saves no labels against simclr" in page
+    assert "reaches what simclr needs" not in page
+    assert "bootstrap intervals over test patients; one seed" in page
+    assert re.search(rf"\.\d{{3}} \(\.\d{{3}}{DASH}\.\d{{3}}\)", page)
+
+
+def test_a_run_with_a_random_encoder_only_has_no_map_and_no_training_and_html_is_escaped(write_run: WriteRun) -> None:
+    folder = write_run({"random": 0.585}, seeds=1, title="<b>bold</b> & 'quoted'")
+    page = write_report(folder).read_text(encoding="utf-8")
+    figures = [figure["id"] for figure in Page(page).all("figure")]
+    assert figures == [f"figure-{name}" for name in FIGURES[:-2]]
+    assert "random alone: a mean AUROC of .5" in page
+    assert "Nothing was pretrained in this run." in page
+    assert "<b>" not in page
+    assert "<h1>&lt;b&gt;bold&lt;/b&gt; &amp; &#39;quoted&#39;</h1>" in page
+
+
+def test_a_target_that_could_not_be_trained_is_a_dash(write_run: WriteRun) -> None:
+    folder = write_run({"random": 0.585}, seeds=1)
+    rows = json.loads((folder / "metrics.json").read_text())
+    for row in rows:
+        if row["label_fraction"] in (0.02, 0.05) and row["target"] == "spiculation":
+            row.update(auroc=None, auroc_low=None, auroc_high=None, auprc=None)
+    (folder / "metrics.json").write_text(json.dumps(rows))
+    with np.load(folder / "predictions.npz") as arrays:
+        predictions = dict(arrays)
+    predictions["random/0.05/seed0"][:, 1] = np.nan
+    np.savez(folder / "predictions.npz", **predictions)
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert page.count(f">{DASH}</td>") == 4  # AUROC and AUPRC at two fractions
+    assert f"At {percent(0.02)} the mean lacks spiculation" in page
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "environment.json",
+        "cohort.json",
+        "metrics.json",
+        "predictions.npz",
+        "embedding.npz",
+        "samples.npz",
+        "logs/simclr-seed0.csv",
+    ],
+)
+def test_a_missing_file_is_named(write_run: WriteRun, name: str) -> None:
+    folder = write_run({"simclr": 0.6, "clinical": 0.6}, seeds=1)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=re.escape(f"{name}: file is missing")):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("metrics.json", "[{]", "cannot be read"),
+        ("metrics.json", '[{"target": "mean"}]', "expected rows with pretraining, label_fraction"),
+        ("cohort.json", '{"name": "lidc"}', "expected an entry 'title'"),
+        ("predictions.npz", "not an archive", "cannot be read"),
+        ("logs/simclr-seed0.csv", "step,loss\n0,1\n", "expected columns epoch, learning_rate"),
+    ],
+)
+def test_a_malformed_file_is_named(write_run: WriteRun, name: str, content: str, complaint: str) -> None:
+    folder = write_run({"simclr": 0.6}, seeds=1)
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"{name}: {complaint}")):
+        write_report(folder)
