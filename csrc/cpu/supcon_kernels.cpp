@@ -188,8 +188,8 @@ inline PairWeights<T> pair_weights(const Batch<T>& batch, int64_t i, int64_t j) 
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-// One exp a pair: exp(s - shift) is added to row i and to column j. Column sums stay in registers down a panel; row
-// sums stay vectors until the block pair is done.
+// One exp a pair: exp(s - shift) is added to row i and to column j. Row sums stay vectors, one partial sum a lane,
+// until the block pair is done.
 template <class T>
 void forward_constant(const Batch<T>& batch, int64_t block_i, int64_t block_j, const RowStatistics<T>& out) {
   const int64_t begin_i = block_i * kBlock;
@@ -274,8 +274,8 @@ void forward_online(const Batch<T>& batch, int64_t block_i, int64_t block_j, con
     }
     for (int v = 0; v < kVecs; ++v) {
       const int64_t j = j0 + v * kLanes<T>;
-      const Vec<T> old_max =
-          load<Vec<T>>(out.max + j);  // read only now: on the diagonal the rows above are columns too
+      // Read only now: on the diagonal the rows above are columns too.
+      const Vec<T> old_max = load<Vec<T>>(out.max + j);
       const Vec<T> new_max = column_top[v] > old_max ? column_top[v] : old_max;
       Vec<T> sum = load<Vec<T>>(out.sum + j) * exp2<T>((old_max - new_max) * batch.scale);
       for (int r = 0; r < kRows; ++r) {
