@@ -1,0 +1,218 @@
+"""The command line: ``mmcuda train|pretrain|finetune|evaluate|embed|info``.
+
+Every option is a field of a configuration class of ``mmcuda.train.config``; ``--config FILE`` reads them from YAML and
+flags override it. What the user can put right ends in one line on stderr and exit code 2; any other failure in one line
+and exit code 1. ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmcuda.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+COMMANDS = {
+    "train": "pretrain encoders, probe them at several label fractions, and report: all in one folder",
+    "pretrain": "pretrain one encoder",
+    "finetune": "train a classifier on a pretrained encoder",
+    "evaluate": "score a pretrained encoder by linear probes",
+    "embed": "write the features of a pretrained encoder",
+    "info": "show versions, devices and kernels",
+}
+EXTRA_OF_PACKAGE = {"pylidc": "demo"}  # every other package is in the extra `train`
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, debug)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        extra = EXTRA_OF_PACKAGE.get(package, "train")
+        return _fail(f"the package {package} is missing: pip install 'mmcuda[{extra}]'", 2, debug)
+    except UserError as error:
+        return _fail(str(error), 2, debug)
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"mmcuda: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments == ["info"]:  # works without the packages of the training flow
+        return _info()
+    command = arguments[0] if arguments else ""
+    if command not in COMMANDS and not command.startswith("-"):
+        raise UserError(
+            f"COMMAND must be one of {', '.join(COMMANDS)}, got '{command}'{_did_you_mean(command, [*COMMANDS])}"
+        )
+    import jsonargparse
+
+    parser, subparser = _parsers(command)
+    try:
+        options = parser.parse_args(_resumed(parser, _expand_data(arguments)))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_one_line(str(error), subparser or parser)) from error
+    except SystemExit as stop:  # --help, --version and --print_config end here
+        return int(stop.code or 0)
+    values = dict(parser.instantiate(options)[options.subcommand])
+    for name in ("config", "debug"):
+        values.pop(name, None)
+    RUN[options.subcommand](values, shlex.join(["mmcuda", *arguments]))
+    return 0
+
+
+def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
+    """Return the parser, and the parser of ``command``; the other commands get no options, which saves imports."""
+    import jsonargparse
+
+    import mmcuda
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="mmcuda",
+        description="Contrastive pretraining for medical images with scarce expert labels.",
+        version=mmcuda.__version__,
+        exit_on_error=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subcommands = parser.add_subcommands(required=True, metavar="COMMAND")
+    chosen = None
+    for name, purpose in COMMANDS.items():
+        subparser = jsonargparse.ArgumentParser(description=purpose, exit_on_error=False)
+        if name == command:
+            chosen = subparser
+            if name != "info":
+                _add_options(subparser, name)
+        subcommands.add_subcommand(name, subparser, help=purpose)
+    return parser, chosen
+
+
+def _add_options(parser: ArgumentParser, command: str) -> None:
+    from mmcuda.train import config
+
+    kinds: dict[str, Any] = {
+        "train": config.TrainConfig,
+        "pretrain": config.PretrainJob,
+        "finetune": config.FinetuneConfig,
+        "evaluate": config.EvaluateConfig,
+    }
+    outputs = {"embed": "new file for the features, .npz or .csv", "evaluate": "new file for the rows, .csv or .json"}
+    parser.add_argument("--config", action="config", help="YAML file with options; flags override it")
+    if command in ("finetune", "evaluate", "embed"):
+        parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, as under checkpoints/ in a run")
+    parser.add_argument("--out", type=Path, required=True, help=outputs.get(command, "folder to write"))
+    if command in ("train", "pretrain", "finetune"):
+        parser.add_argument("--resume", action="store_true", help="continue the run in the folder of --out")
+    if command in kinds:
+        parser.add_class_arguments(kinds[command])
+
+
+def _expand_data(arguments: list[str]) -> list[str]:
+    """Let ``--data lidc`` mean ``--data.source lidc``."""
+    return [re.sub(r"^--data(?=$|=)", "--data.source", argument) for argument in arguments]
+
+
+def _resumed(parser: ArgumentParser, arguments: list[str]) -> list[str]:
+    """With --resume, let the options of the run in the folder be the defaults."""
+    if "--resume" not in arguments:
+        return arguments
+    options = parser.parse_args(arguments)
+    saved = options[options.subcommand].out / "config.yaml"
+    return [arguments[0], "--config", str(saved), *arguments[1:]] if saved.is_file() else arguments
+
+
+def _one_line(message: str, parser: ArgumentParser) -> str:
+    """Return the parser's message in the words of the command line."""
+    message = " ".join(message.split())
+    message = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", message)
+    message = re.sub(r"Expected an? ", "expected ", message).replace(". Got value: ", ", got ")
+    message = re.sub(r"<class '(?:tuple|list)'>", "a list such as [a,b]", message)
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", message)
+    message = re.sub(r"(?:typing\.)?Literal\[([^\]]*)\]", r"one of \1", message)
+    message = re.sub(r"the following arguments are required: \w+\.checkpoint$", "CHECKPOINT is required", message)
+    message = re.sub(r"the following arguments are required: \w+\.(\w+)$", r"the option --\1 is required", message)
+    if match := re.match(r"[Uu]nrecognized arguments: (--[^\s=]+)", message):
+        known = [option for action in parser._actions for option in action.option_strings]
+        message = f"unknown option {match[1]}{_did_you_mean(match[1], known)}"
+    return message
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def _info(*_: Any) -> int:
+    from mmcuda.info import describe
+
+    print(describe())
+    return 0
+
+
+def _train(values: dict[str, Any], command: str) -> None:
+    from mmcuda.train.config import TrainConfig
+    from mmcuda.train.run import TrainRun
+
+    out, resume = values.pop("out"), values.pop("resume")
+    TrainRun(TrainConfig(**values), out, resume, command).run()
+
+
+def _pretrain(values: dict[str, Any], command: str) -> None:
+    from mmcuda.train.commands import pretrain_command
+    from mmcuda.train.config import PretrainJob
+
+    out, resume = values.pop("out"), values.pop("resume")
+    pretrain_command(PretrainJob(**values), out, resume)
+
+
+def _finetune(values: dict[str, Any], command: str) -> None:
+    from mmcuda.train.commands import finetune_command
+    from mmcuda.train.config import FinetuneConfig
+
+    checkpoint, out, resume = values.pop("checkpoint"), values.pop("out"), values.pop("resume")
+    finetune_command(checkpoint, FinetuneConfig(**values), out, resume)
+
+
+def _evaluate(values: dict[str, Any], command: str) -> None:
+    from mmcuda.train.commands import evaluate_command
+    from mmcuda.train.config import EvaluateConfig
+
+    checkpoint, out = values.pop("checkpoint"), values.pop("out")
+    evaluate_command(checkpoint, EvaluateConfig(**values), out)
+
+
+def _embed(values: dict[str, Any], command: str) -> None:
+    from mmcuda.train.commands import embed_command
+
+    embed_command(values["checkpoint"], values["out"])
+
+
+RUN: dict[str, Callable[[dict[str, Any], str], object]] = {
+    "train": _train,
+    "pretrain": _pretrain,
+    "finetune": _finetune,
+    "evaluate": _evaluate,
+    "embed": _embed,
+    "info": _info,
+}

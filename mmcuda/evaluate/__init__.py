@@ -1,0 +1,1 @@
+"""Scores of encoders: features, linear probes, metrics, label efficiency."""

@@ -1,0 +1,47 @@
+"""The linear probe: one logistic regression a target on standardised, frozen features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+INVERSE_REGULARISATION = 0.01  # C of scikit-learn: strong, since labels are few
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear layer on raw features. A target with one class in training has NaN weights: its scores are undefined."""
+
+    weight: npt.NDArray[np.float64]  # [T, F]
+    bias: npt.NDArray[np.float64]  # [T]
+
+    def probabilities(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the probability of every target, [n, T], for features [n, F]."""
+        logits = features @ self.weight.T + self.bias
+        return np.asarray(0.5 * (1 + np.tanh(logits / 2)))  # the sigmoid, without overflow
+
+
+def fit_probe(features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]) -> LinearProbe:
+    """Fit a probe on the labelled cells.
+
+    Args:
+        features: [n, F] of the labelled images.
+        targets: [n, T] in {0, 1, NaN}, NaN = no label.
+    """
+    scaler = StandardScaler().fit(features)
+    standardised = scaler.transform(features)
+    weight = np.full((targets.shape[1], features.shape[1]), np.nan)
+    bias = np.full(targets.shape[1], np.nan)
+    for t, column in enumerate(targets.T):
+        labelled = np.isfinite(column)
+        if len(np.unique(column[labelled])) == 2:
+            model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+            model.fit(standardised[labelled], column[labelled])
+            # w.(x - mean) / scale + b = (w / scale).x + (b - (w / scale).mean)
+            weight[t] = model.coef_[0] / scaler.scale_
+            bias[t] = model.intercept_[0] - weight[t] @ scaler.mean_
+    return LinearProbe(weight, bias)

@@ -1,0 +1,212 @@
+"""Every option of the training flow. The text below a field is its help on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mmcuda.data.augment import Augment
+from mmcuda.errors import UserError
+
+Pretraining = Literal["random", "simclr", "shuffled", "clinical"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+def check_range(option: str, value: float, low: float, high: float | None = None) -> None:
+    """Raise a UserError naming ``option`` unless low <= value <= high."""
+    if not value >= low or (high is not None and value > high):
+        wanted = f"at least {low:g}" if high is None else f"in {low:g}..{high:g}"
+        raise UserError(f"{option} must be {wanted}, got {value:g}")
+
+
+def check_positive(option: str, value: float) -> None:
+    """Raise a UserError naming ``option`` unless 0 < value < infinity."""
+    if not 0 < value < float("inf"):
+        raise UserError(f"{option} must be positive and finite, got {value:g}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which cohort, and how it is split."""
+
+    source: Literal["lidc"] = "lidc"
+    """Cohort to load."""
+    image_size: int = 32
+    """Side of the images, in pixels."""
+    test_fraction: float = 0.3
+    """Fraction of the patients in the test set."""
+    cache_dir: Path | None = None
+    """Folder for rendered images; a per-user cache folder by default."""
+
+    def __post_init__(self) -> None:
+        check_range("--data.image_size", self.image_size, 8)
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"--data.test_fraction must be between 0 and 1, got {self.test_fraction:g}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The image encoder."""
+
+    name: str = "darknet_tiny"
+    """Any architecture of timm (resnet18, convnext_tiny, ...), or darknet_tiny, made for small images on a CPU."""
+    pretrained: bool = False
+    """Start from timm's natural-image weights (downloads them) instead of random ones."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """The optimiser of one training: AdamW, learning rate warmed up linearly and lowered along a cosine to 0."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_epochs: int
+    precision: Precision
+
+    def check(self, prefix: str) -> None:
+        """Raise a UserError naming the first option that is out of range."""
+        check_range(f"{prefix}epochs", self.epochs, 1)
+        check_range(f"{prefix}batch_size", self.batch_size, 2)
+        check_positive(f"{prefix}learning_rate", self.learning_rate)
+        check_range(f"{prefix}weight_decay", self.weight_decay, 0, 1)
+        check_range(f"{prefix}warmup_epochs", self.warmup_epochs, 0, self.epochs)
+
+
+@dataclass(frozen=True)
+class PretrainConfig(Optimisation):
+    """Contrastive pretraining."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images per step, over all devices; each gives two views."""
+    temperature: float = 0.3
+    """Temperature of the contrastive loss."""
+    learning_rate: float = 3e-3
+    """Highest learning rate (AdamW, cosine)."""
+    weight_decay: float = 1e-4
+    """Weight decay, on weights but not on biases and norms."""
+    warmup_epochs: int = 1
+    """Epochs over which the learning rate rises."""
+    projection_hidden: int = 256
+    """Hidden units of the projection head."""
+    projection_size: int = 128
+    """Length of the projections that the loss compares."""
+    precision: Precision = "no"
+    """Mixed precision: no (fp32), bf16, or fp16 (GPU only)."""
+
+    def __post_init__(self) -> None:
+        self.check("--pretrain.")
+        check_positive("--pretrain.temperature", self.temperature)
+        check_range("--pretrain.projection_hidden", self.projection_hidden, 1)
+        check_range("--pretrain.projection_size", self.projection_size, 1)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The label-efficiency study: linear probes of frozen features on ever fewer labels."""
+
+    label_fractions: tuple[float, ...] = (0.02, 0.05, 0.25, 1.0)
+    """Fractions of the training patients whose labels are used."""
+    draws: int = 3
+    """Draws of the labelled patients at each fraction below 1; scores are means over draws."""
+    bootstrap: int = 500
+    """Patient-level bootstrap resamples behind the 95 % intervals."""
+
+    def __post_init__(self) -> None:
+        if not self.label_fractions or not all(0 < f <= 1 for f in self.label_fractions):
+            raise UserError(f"label_fractions must be fractions in 0..1, above 0, got {list(self.label_fractions)}")
+        if len(set(self.label_fractions)) < len(self.label_fractions):
+            raise UserError(f"label_fractions must differ, got {list(self.label_fractions)}")
+        check_range("draws", self.draws, 1)
+        check_range("bootstrap", self.bootstrap, 1)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(Optimisation):
+    """Supervised training of a pretrained encoder's classifier."""
+
+    mode: Literal["linear", "full"] = "linear"
+    """linear: logistic regression on frozen features; full: all weights, by gradient descent."""
+    label_fraction: float = 1.0
+    """Fraction of the training patients whose labels are used."""
+    seed: int = 0
+    """Seed of the draw of labelled patients and of the training."""
+    bootstrap: int = 500
+    """Patient-level bootstrap resamples behind the 95 % intervals."""
+    epochs: int = 20
+    """Passes over the labelled images (full)."""
+    batch_size: int = 128
+    """Images per step, over all devices (full)."""
+    learning_rate: float = 3e-4
+    """Highest learning rate (full; AdamW, cosine)."""
+    weight_decay: float = 1e-2
+    """Weight decay, on weights but not on biases and norms (full)."""
+    warmup_epochs: int = 1
+    """Epochs over which the learning rate rises (full)."""
+    precision: Precision = "no"
+    """Mixed precision: no (fp32), bf16, or fp16 (GPU only; full)."""
+
+    def __post_init__(self) -> None:
+        self.check("--")
+        if not 0 < self.label_fraction <= 1:
+            raise UserError(f"--label_fraction must be in 0..1, above 0, got {self.label_fraction:g}")
+        check_range("--seed", self.seed, 0)
+        check_range("--bootstrap", self.bootstrap, 1)
+
+
+@dataclass(frozen=True)
+class PretrainJob:
+    """One pretraining: everything its weights depend on. Written beside every checkpoint."""
+
+    method: Pretraining = "clinical"
+    """clinical: positives share a clinical label; simclr: only views of one image; shuffled: clinical labels permuted
+    across images, a control; random: the untrained encoder."""
+    seed: int = 0
+    """Seed of the weights, the order of the images and their augmentation."""
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    augment: Augment = field(default_factory=Augment)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+
+    def __post_init__(self) -> None:
+        check_range("--seed", self.seed, 0)
+
+    @property
+    def name(self) -> str:
+        """Name of the job's logs and checkpoint in a run folder."""
+        return f"{self.method}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The whole flow: pretrain, probe at several label fractions, report."""
+
+    pretrainings: tuple[Pretraining, ...] = ("random", "simclr", "shuffled", "clinical")
+    """Pretrainings to compare."""
+    seeds: int = 1
+    """Number of seeds per pretraining; tables show the standard deviation over them."""
+    first_seed: int = 0
+    """The first seed; the others follow."""
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    augment: Augment = field(default_factory=Augment)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if not self.pretrainings or len(set(self.pretrainings)) < len(self.pretrainings):
+            raise UserError(f"--pretrainings must be one or more different names, got {list(self.pretrainings)}")
+        check_range("--seeds", self.seeds, 1)
+        check_range("--first_seed", self.first_seed, 0)
+
+    def jobs(self) -> list[PretrainJob]:
+        """Return the pretrainings in the order they are run: seed by seed."""
+        return [
+            PretrainJob(method, seed, self.data, self.encoder, self.augment, self.pretrain)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+            for method in self.pretrainings
+        ]

@@ -1,0 +1,212 @@
+"""The one training loop: any loss, any device, mixed precision, logs, and checkpoints to resume from."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmcuda.errors import UserError
+from mmcuda.train.batches import Batch, TrainingSet, epoch_positions, prefetch, steps_per_epoch
+from mmcuda.train.checkpoint import CONFIG, Checkpoint, load_checkpoint, load_weights, recover, save_checkpoint
+from mmcuda.train.config import Optimisation, Precision, PretrainJob
+from mmcuda.train.config_file import check_same, load_config
+from mmcuda.train.folder import RunFolder
+from mmcuda.train.logs import StepLog, StepRow
+from mmcuda.train.seeding import derive_seed
+
+# (model, batch on the device, generator of the epoch's augmentation) -> loss
+LossOfBatch = Callable[[nn.Module, Batch, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: its name in the run folder, its line on the screen, its options, and what its checkpoint says."""
+
+    name: str  # of logs and checkpoint, such as clinical-seed0
+    title: str  # on the screen, such as "pretrain  clinical"
+    seed: int
+    epochs: int
+    options: Optimisation
+    job: PretrainJob
+
+
+def make_accelerator(precision: Precision) -> Accelerator:
+    """Return the process's accelerator: its device, its ranks, its precision.
+
+    Raises:
+        UserError: if fp16 is asked for without a GPU.
+    """
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision must be no or bf16 without a GPU, got fp16")
+    return Accelerator(mixed_precision=precision)
+
+
+class Trainer:
+    """Trains a model, in place, from its last checkpoint (or from the start) to its last epoch.
+
+    Everything random in an epoch derives from the seed and the epoch, so that a run that was killed and resumed ends
+    with the same weights as one that was not.
+
+    Raises:
+        UserError: if the batch size does not divide among the ranks.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, folder: RunFolder, training: Training, model: nn.Module, data: TrainingSet
+    ) -> None:
+        options, ranks = training.options, accelerator.num_processes
+        if options.batch_size % ranks:
+            raise UserError(f"batch_size must divide among {ranks} processes, got {options.batch_size}")
+        self.accelerator, self.folder, self.training, self.data = accelerator, folder, training, data
+        self.steps = steps_per_epoch(len(data), options.batch_size)
+        optimizer = torch.optim.AdamW(param_groups_weight_decay(model, options.weight_decay), lr=options.learning_rate)
+        factor = warmup_cosine(options.warmup_epochs * self.steps, training.epochs * self.steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        self.model, self.optimizer = accelerator.prepare(model.to(memory_format=torch.channels_last), optimizer)
+
+    def fit(self, loss_of_batch: LossOfBatch) -> None:
+        """Train to the last epoch; a checkpoint is written at every epoch's end.
+
+        Raises:
+            RuntimeError: if the loss is not finite.
+        """
+        epochs, finished = self.training.epochs, self._restore()
+        if finished is None:
+            finished = 0
+            self._save(finished)
+        if finished < epochs:
+            self._run_epochs(finished, loss_of_batch)
+        elif epochs > 0:
+            self._say(f"{self.training.title}   finished before")
+        self.accelerator.free_memory()
+
+    def _run_epochs(self, finished: int, loss_of_batch: LossOfBatch) -> None:
+        with self._log(finished) as log, self._progress(finished) as progress:
+            for epoch in range(finished, self.training.epochs):
+                rows = []
+                for row in self._steps_of(epoch, loss_of_batch):
+                    rows.append(row)
+                    if log:
+                        log.write(row)
+                    progress.set_description_str(progress_line(self.training, rows), refresh=False)
+                    progress.update()
+                self._save(epoch + 1)
+        if progress.disable:
+            self._say(progress_line(self.training, rows))
+
+    def _say(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            print(line, flush=True)
+
+    def _steps_of(self, epoch: int, loss_of_batch: LossOfBatch) -> Iterator[StepRow]:
+        """Take the steps of one epoch; yield what each logs."""
+        accelerator, seed = self.accelerator, self.training.seed
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        order = derive_seed(seed, "order", epoch)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "views", epoch, rank))
+        torch.manual_seed(derive_seed(seed, "dropout", epoch, rank))
+        self.model.train()
+        step = epoch * self.steps
+        started = time.perf_counter()
+        for gathered in prefetch(
+            self.data, epoch_positions(len(self.data), self.training.options.batch_size, order, rank, ranks)
+        ):
+            batch = gathered.to(accelerator.device)
+            waited = time.perf_counter() - started
+            learning_rate = float(self.schedule.get_last_lr()[0])
+            step += 1
+            loss = self._step(loss_of_batch(self.model, batch, generator))
+            if not math.isfinite(loss):
+                raise RuntimeError(
+                    f"the loss of {self.training.name} became {loss} in step {step} (epoch {epoch + 1}): "
+                    "lower the learning rate or raise the temperature"
+                )
+            seconds = time.perf_counter() - started
+            yield StepRow(step, epoch + 1, loss, learning_rate, len(batch.images) * ranks / seconds, waited / seconds)
+            started = time.perf_counter()
+
+    def _step(self, loss: Tensor) -> float:
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return float(loss.item())
+
+    def _log(self, finished: int) -> AbstractContextManager[StepLog | None]:
+        if not self.accelerator.is_main_process:
+            return nullcontext()
+        table, board = self.folder.log(self.training.name), self.folder.tensorboard(self.training.name)
+        return StepLog(table, board, finished, finished * self.steps)
+
+    def _progress(self, finished: int) -> tqdm[Any]:
+        """Return a progress bar over all steps, silent where nobody watches a terminal."""
+        return tqdm(
+            total=self.training.epochs * self.steps,
+            initial=finished * self.steps,
+            file=sys.stdout,
+            disable=not (self.accelerator.is_main_process and sys.stdout.isatty()),
+            bar_format="{desc}  [{bar:20}] {elapsed}",
+        )
+
+    def _save(self, finished: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = {
+            "epoch": finished,
+            "seed": self.training.seed,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+        weights = self.accelerator.unwrap_model(self.model).state_dict()
+        save_checkpoint(self.folder.checkpoint(self.training.name), Checkpoint(weights, state), self.training.job)
+
+    def _restore(self) -> int | None:
+        """Load the last checkpoint, if there is one, and return the number of finished epochs."""
+        place = self.folder.checkpoint(self.training.name)
+        if self.accelerator.is_main_process:
+            recover(place)
+        self.accelerator.wait_for_everyone()
+        if not place.exists():
+            return None
+        check_same(place / CONFIG, load_config(PretrainJob, place / CONFIG), self.training.job)
+        checkpoint = load_checkpoint(place)
+        load_weights(self.accelerator.unwrap_model(self.model), checkpoint.weights, str(place))
+        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
+        self.schedule.load_state_dict(checkpoint.state["schedule"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+        finished: int = checkpoint.state["epoch"]
+        return finished
+
+
+def warmup_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:
+    """Return the learning rate's factor at each step: linear from near 0 to 1, then a half cosine to 0."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))
+
+    return factor
+
+
+def progress_line(training: Training, rows: Sequence[StepRow]) -> str:
+    """Return the line on the screen after the steps ``rows`` of one epoch: means over these steps."""
+    loss, speed = fmean(row.loss for row in rows), fmean(row.images_per_second for row in rows)
+    wait = 100 * fmean(row.data_wait for row in rows)
+    epoch = f"epoch {rows[-1].epoch}/{training.epochs}"
+    return f"{training.title}   {epoch}  loss {loss:.3f}  {speed:.0f} img/s  data wait {wait:.1f} %"

@@ -1,0 +1,156 @@
+"""The whole flow: pretrain, probe, report, in one folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from mmcuda.data import load_cohort
+from mmcuda.data.cohort import Cohort
+from mmcuda.data.split import Split, split_by_patient
+from mmcuda.evaluate.features import extract_features
+from mmcuda.evaluate.label_efficiency import Study, study_encoder
+from mmcuda.models.encoder import check_encoder
+from mmcuda.report import write_report
+from mmcuda.train.checkpoint import load_encoder
+from mmcuda.train.config import DataConfig, EvaluateConfig, TrainConfig
+from mmcuda.train.config_file import check_same, load_config, save_config
+from mmcuda.train.folder import RunFolder, write_arrays, write_json
+from mmcuda.train.loop import make_accelerator
+from mmcuda.train.pretrain import pretrain
+from mmcuda.train.results import Results
+from mmcuda.train.screen import LABEL, comparison, data_lines, probe_table
+from mmcuda.train.summary import choose_samples, describe_environment, summarise_cohort
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SPLIT_SEED = 0  # one split for every run of a cohort and test fraction: their rows can be compared; training seeds vary
+
+
+def open_folder(out: Path, config: DataclassInstance, resume: bool, accelerator: Accelerator) -> RunFolder:
+    """Open a run folder for ``config``: a new one, or one of the same configuration to continue.
+
+    Raises:
+        UserError: if the folder holds files and ``resume`` is false, cannot be written, or holds another configuration.
+    """
+    folder = RunFolder(out)
+    if accelerator.is_main_process:
+        folder.open(resume)
+        if folder.config.exists():
+            check_same(folder.config, load_config(type(config), folder.config), config)
+        else:
+            save_config(config, folder.config)
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def load_split_cohort(data: DataConfig) -> tuple[Cohort, Split]:
+    """Load the cohort that ``data`` names and split its patients."""
+    cohort = load_cohort(data.source, data.image_size, data.cache_dir)
+    return cohort, split_by_patient(cohort.patients, data.test_fraction, SPLIT_SEED)
+
+
+def score_checkpoint(
+    checkpoint: Path, cohort: Cohort, split: Split, options: EvaluateConfig, device: torch.device
+) -> Study:
+    """Probe a checkpoint's encoder at every label fraction."""
+    encoder, job = load_encoder(checkpoint, cohort.images.shape[1])
+    return study_encoder(
+        to_device(encoder, device),
+        cohort,
+        split,
+        pretraining=job.method,
+        seed=job.seed,
+        label_fractions=options.label_fractions,
+        draws=options.draws,
+        bootstrap=options.bootstrap,
+    )
+
+
+def to_device(encoder: nn.Module, device: torch.device) -> nn.Module:
+    """Return the encoder on ``device``, in the memory format that convolutions are fastest in."""
+    return encoder.to(device).to(memory_format=torch.channels_last)
+
+
+class TrainRun:
+    """One `mmcuda train`: what its stages share."""
+
+    def __init__(self, config: TrainConfig, out: Path, resume: bool, command: str) -> None:
+        self.config, self.command = config, command
+        self.accelerator = make_accelerator(config.pretrain.precision)
+        check_encoder(config.encoder.name, config.encoder.pretrained)
+        self.cohort, self.split = load_split_cohort(config.data)
+        self.folder = open_folder(out, config, resume, self.accelerator)  # last: a refused run leaves no folder
+        environment = self.folder.root / "environment.json"
+        self.seconds = {"pretrain": 0.0, "evaluate": 0.0}  # over all continuations of the run
+        if environment.exists():
+            self.seconds.update(json.loads(environment.read_text())["seconds"])
+
+    def run(self) -> None:
+        """Pretrain every encoder, score it, report; only the first process scores and reports."""
+        summary = summarise_cohort(self.cohort, self.split, self.config.pretrain.batch_size)
+        main = self.accelerator.is_main_process
+        if main:
+            print(data_lines(summary, self.config.pretrain.batch_size), flush=True)
+            write_json(self.folder.root / "cohort.json", summary)
+            write_arrays(self.folder.root / "samples.npz", choose_samples(self.cohort, self.split))
+        for job in self.config.jobs():
+            with self._timed("pretrain"):
+                pretrain(self.accelerator, self.folder, job, self.cohort, self.split)
+        if main:
+            results = self._score()
+            self._write_embedding()
+            print(probe_table(results.rows))
+            if sentence := comparison(results.rows):
+                print(sentence)
+            print(f"{'report':<{LABEL}}{write_report(self.folder.root)}", flush=True)
+
+    def _score(self) -> Results:
+        results = Results.load(self.folder)
+        for job in self.config.jobs():
+            if not results.has(job.method, job.seed):
+                with self._timed("evaluate"):
+                    checkpoint = self.folder.checkpoint(job.name)
+                    study = score_checkpoint(
+                        checkpoint, self.cohort, self.split, self.config.evaluate, self.accelerator.device
+                    )
+                    results.add(study, job.method, job.seed)
+                    results.save(self.folder, self.cohort, self.split)
+        return results
+
+    def _write_embedding(self) -> None:
+        """Write the test images' features: of the clinical encoder, or of the last one compared if there is none."""
+        rows = self.split.test
+        methods = self.config.pretrainings
+        method = "clinical" if "clinical" in methods else methods[-1]
+        job = next(job for job in self.config.jobs() if job.method == method)
+        encoder, _ = load_encoder(self.folder.checkpoint(job.name), self.cohort.images.shape[1])
+        features = extract_features(to_device(encoder, self.accelerator.device), self.cohort.images, rows)
+        write_arrays(self.folder.root / "embedding.npz", describe_rows(self.cohort, rows) | {"features": features})
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Add the time inside to the stage's seconds in environment.json."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - started
+        if self.accelerator.is_main_process:
+            environment = describe_environment(self.command, self.accelerator.device, self.seconds)
+            write_json(self.folder.root / "environment.json", environment)
+
+
+def describe_rows(cohort: Cohort, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return patients, clinical labels and targets of the images at ``rows``, as named arrays."""
+    clinical = {f"clinical.{name}": label.values[rows] for name, label in cohort.clinical.items()}
+    targets = {f"target.{name}": values[rows] for name, values in cohort.targets.items()}
+    return {"patients": cohort.patients[rows]} | clinical | targets

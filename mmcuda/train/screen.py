@@ -1,0 +1,131 @@
+"""What a run prints: a few lines, with the label of each in the first column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmcuda.evaluate.label_efficiency import Row
+
+LABEL = 10  # width of the first column
+CELL = 14
+
+
+def data_lines(summary: Mapping[str, Any], batch_size: int) -> str:
+    """Return the lines ``data`` and ``labels`` about a cohort (the content of cohort.json)."""
+    train, test = summary["split"]["train"]["patients"], summary["split"]["test"]["patients"]
+    clinical: Mapping[str, Mapping[str, Any]] = summary["clinical"]
+    missing = np.mean([label["missing"] for label in clinical.values()])
+    positives = ", ".join(f"{name} {label['positives_per_batch']:.0f}" for name, label in clinical.items())
+    return "\n".join(
+        [
+            f"{'data':<{LABEL}}{summary['title']}   {summary['images']:,} images, {summary['patients']:,} patients   "
+            f"train {train:,} / test {test:,} patients, no patient on both sides",
+            f"{'labels':<{LABEL}}clinical: {', '.join(clinical)}   {100 * missing:.0f} % missing",
+            f"{'':<{LABEL}}positives per batch of {batch_size}: {positives}",
+        ]
+    )
+
+
+def probe_table(rows: Sequence[Row]) -> str:
+    """Return the table of mean AUROCs, a row a pretraining, a column a label fraction; ± is the sd over seeds."""
+    scores = _mean_scores(rows)
+    pretrainings = list(dict.fromkeys(name for name, _ in scores))
+    fractions = list(dict.fromkeys(fraction for _, fraction in scores))
+    width = max(LABEL, *(len(name) + 2 for name in pretrainings))
+    lines = [f"{'probe':<{width}}mean AUROC by label fraction"]
+    lines.append(" " * width + "".join(f"{percent(fraction):<{CELL}}" for fraction in fractions).rstrip())
+    for name in pretrainings:
+        cells = "".join(f"{_cell(scores[name, fraction]):<{CELL}}" for fraction in fractions)
+        lines.append(f"{name:<{width}}{cells}".rstrip())
+    return "\n".join(lines)
+
+
+def metrics_table(rows: Sequence[Row]) -> str:
+    """Return all rows of one encoder as a table, with the 95 % intervals of the AUROC."""
+    width = max(len(str(row["target"])) for row in rows) + 2
+    lines = [f"{'labels':<{LABEL}}{'target':<{width}}{'AUROC':<20}{'AUPRC':<8}{'n_train':>8}{'n_test':>8}"]
+    for row in rows:
+        auroc, low, high, auprc = (row[key] for key in ("auroc", "auroc_low", "auroc_high", "auprc"))
+        score = "undefined" if auroc is None else f"{_short(auroc)} ({_short(low)}-{_short(high)})"
+        lines.append(
+            f"{percent(float(row['label_fraction'] or 0)):<{LABEL}}{row['target']:<{width}}{score:<20}"
+            f"{_short(auprc):<8}{float(row['n_train'] or 0):>8.0f}{row['n_test']:>8}"
+        )
+    return "\n".join(lines)
+
+
+def comparison(rows: Sequence[Row], subject: str = "clinical", baseline: str = "simclr") -> str | None:
+    """Return one sentence that compares two pretrainings by their mean AUROC; None if the rows lack one of them.
+
+    A difference at the headline fraction (the smallest of at least 5 %) counts as clear if it exceeds the sum of both
+    standard deviations over seeds or, with one seed, leaves both 95 % intervals. Nothing is claimed from less.
+    """
+    scores = {key: float(np.mean(values)) for key, values in _mean_scores(rows).items() if values}
+    fractions = sorted({fraction for _, fraction in scores})
+    if not fractions or not all((name, fraction) in scores for name in (subject, baseline) for fraction in fractions):
+        return None
+    headline = min((fraction for fraction in fractions if fraction >= 0.05), default=fractions[-1])
+    ours, theirs = _interval(rows, subject, headline), _interval(rows, baseline, headline)
+    seeds = len({row["seed"] for row in rows})
+    targets = len({row["target"] for row in rows if row["target"] != "mean" and row["auroc"] is not None})
+    basis = f"(mean AUROC of {targets} targets, {f'± sd over {seeds} seeds' if seeds > 1 else '95 % intervals'})"
+    numbers = f"{short(scores[subject, headline])} against {short(scores[baseline, headline])}"
+    if ours[0] <= theirs[1] and theirs[0] <= ours[1]:
+        return (
+            f"{subject} and {baseline} do not differ clearly at {percent(headline)} of the labels: {numbers}.   {basis}"
+        )
+    if scores[subject, headline] < scores[baseline, headline]:
+        return f"{subject} is below {baseline} at {percent(headline)} of the labels: {numbers}.   {basis}"
+    matched = [f for f in fractions if f > headline and scores[subject, headline] >= scores[baseline, f]]
+    if matched:
+        return f"{subject} at {percent(headline)} of the labels reaches {baseline} at {percent(matched[-1])}.   {basis}"
+    return f"{subject} is above {baseline} at {percent(headline)} of the labels: {numbers}.   {basis}"
+
+
+def _interval(rows: Sequence[Row], pretraining: str, fraction: float) -> tuple[float, float]:
+    """Return the mean AUROC's range: mean minus and plus sd over seeds, or the bootstrap interval of a single seed."""
+    chosen = [
+        row
+        for row in rows
+        if row["target"] == "mean" and row["pretraining"] == pretraining and row["label_fraction"] == fraction
+    ]
+    if len(chosen) == 1:
+        return float(chosen[0]["auroc_low"] or 0), float(chosen[0]["auroc_high"] or 1)
+    values = [float(row["auroc"]) for row in chosen if row["auroc"] is not None]
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return float(np.mean(values)) - spread, float(np.mean(values)) + spread
+
+
+def _mean_scores(rows: Sequence[Row]) -> dict[tuple[str, float], list[float]]:
+    """Return the defined mean AUROCs over seeds, by pretraining and label fraction."""
+    scores: dict[tuple[str, float], list[float]] = {}
+    for row in rows:
+        if row["target"] == "mean":
+            values = scores.setdefault((str(row["pretraining"]), float(row["label_fraction"] or 0)), [])
+            if row["auroc"] is not None:
+                values.append(float(row["auroc"]))
+    return scores
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "undefined"
+    spread = f" ± {short(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+    return f"{short(float(np.mean(values)))}{spread}"
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage, such as ``5 %``."""
+    return f"{100 * fraction:g} %"
+
+
+def short(value: float) -> str:
+    """Return a number in 0..1 with three decimals and no leading zero, such as ``.653``."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _short(value: str | float | int | None) -> str:
+    return "-" if value is None else short(float(value))

@@ -1,0 +1,85 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mmcuda.evaluate.features import extract_features
+from mmcuda.evaluate.label_efficiency import label_draws, study_encoder, target_matrix
+from mmcuda.evaluate.probe import fit_probe
+from mmcuda.models.encoder import build_encoder
+
+COLUMNS = [
+    *("pretraining", "label_fraction", "target", "seed", "auroc", "auroc_low", "auroc_high", "auprc", "n_train"),
+    "n_test",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return build_encoder("darknet_tiny", 3)
+
+
+def study(encoder, readings, fractions=(0.1, 1.0), draws=2):
+    return study_encoder(
+        encoder,
+        *readings,
+        pretraining="random",
+        seed=0,
+        label_fractions=fractions,
+        draws=draws,
+        bootstrap=50,
+    )
+
+
+def test_features_do_not_depend_on_the_batch(encoder, readings):
+    images, rows = readings[0].images, np.arange(50)
+    whole, parts = extract_features(encoder, images, rows), extract_features(encoder, images, rows, batch_size=7)
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+
+
+def test_rows_are_complete_and_intervals_hold_their_value(encoder, readings):
+    rows = study(encoder, readings).rows
+    targets = [*readings[0].targets, "mean"]
+    assert [(row["label_fraction"], row["target"]) for row in rows] == [(f, t) for f in (0.1, 1.0) for t in targets]
+    for row in rows:
+        assert list(row) == COLUMNS
+        assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]
+
+
+def test_scores_at_full_labels_equal_scikit_learn_step_by_step(encoder, readings):
+    cohort, split = readings
+    result = study(encoder, readings)
+    features, targets = extract_features(encoder, cohort.images, np.arange(len(cohort.images))), target_matrix(cohort)
+    scores = fit_probe(features[split.train], targets[split.train]).probabilities(features[split.test])
+    np.testing.assert_allclose(result.probabilities[1.0], scores, atol=1e-6)
+    rows = {row["target"]: row for row in result.rows if row["label_fraction"] == 1.0}
+    for t, name in enumerate(cohort.targets):
+        known = np.isfinite(targets[split.test, t])
+        truth = targets[split.test, t][known]
+        assert rows[name]["auroc"] == pytest.approx(roc_auc_score(truth, scores[known, t]))
+        assert rows[name]["auprc"] == pytest.approx(average_precision_score(truth, scores[known, t]))
+        assert rows[name]["n_train"] == np.isfinite(targets[split.train, t]).sum()
+        assert rows[name]["n_test"] == known.sum()
+    assert rows["mean"]["auroc"] == pytest.approx(np.mean([rows[name]["auroc"] for name in cohort.targets]))
+
+
+def test_draws_differ_between_seeds_and_hold_whole_patients(readings):
+    cohort, split = readings
+    first, second = label_draws(cohort, split, 0.1, 2, 0)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, label_draws(cohort, split, 0.1, 1, 1)[0])
+    assert len(np.unique(cohort.patients[first])) == round(0.1 * len(np.unique(cohort.patients[split.train])))
+    assert np.array_equal(label_draws(cohort, split, 1.0, 3, 0), [split.train])
+
+
+def test_a_target_without_both_classes_is_null_and_left_out_of_the_mean(encoder, readings):
+    cohort, split = readings
+    rare = np.zeros(len(cohort.images), np.float32)
+    rare[split.test[:3]] = 1  # no positive in training
+    rows = study(encoder, (dataclasses.replace(cohort, targets=cohort.targets | {"rare": rare}), split), (1.0,)).rows
+    scores = {row["target"]: row["auroc"] for row in rows}
+    assert scores["rare"] is None
+    assert scores["mean"] == pytest.approx(np.mean([scores[name] for name in cohort.targets]))

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from mmcuda.errors import UserError
+from mmcuda.models.encoder import build_encoder, check_encoder
+from mmcuda.models.heads import feature_size
+
+
+@pytest.mark.parametrize("name", ["darknet_tiny", "resnet18", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_features_have_the_announced_size(name, channels):
+    encoder = build_encoder(name, channels).eval()
+    assert encoder(torch.rand(2, channels, 32, 32)).shape == (2, feature_size(encoder))
+
+
+def test_the_default_encoder_is_small_and_keeps_the_first_resolution():
+    encoder = build_encoder("darknet_tiny", 3)
+    assert sum(p.numel() for p in encoder.parameters()) < 300_000
+    assert encoder.stem(torch.rand(1, 3, 32, 32)).shape[-2:] == (32, 32)
+
+
+def test_an_unknown_name_gets_close_matches():
+    with pytest.raises(UserError, match=r"--encoder.name .* got 'resnet19': did you mean resnet18"):
+        build_encoder("resnet19", 3)
+
+
+def test_missing_pretrained_weights_are_told_before_anything_is_built():
+    with pytest.raises(UserError, match=r"--encoder.pretrained: darknet_tiny has no pretrained weights"):
+        check_encoder("darknet_tiny", pretrained=True)

@@ -1,0 +1,40 @@
+import pytest
+
+from mmcuda.errors import UserError
+from mmcuda.train.config import (
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    PretrainJob,
+    TrainConfig,
+)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: DataConfig(test_fraction=1.0), "--data.test_fraction must be between 0 and 1, got 1"),
+        (lambda: DataConfig(image_size=4), "--data.image_size must be at least 8, got 4"),
+        (lambda: PretrainConfig(epochs=0), "--pretrain.epochs must be at least 1, got 0"),
+        (lambda: PretrainConfig(warmup_epochs=11, epochs=10), "--pretrain.warmup_epochs must be in 0..10, got 11"),
+        (lambda: PretrainConfig(temperature=0.0), "--pretrain.temperature must be positive and finite, got 0"),
+        (lambda: PretrainConfig(learning_rate=float("nan")), "--pretrain.learning_rate must be positive and finite"),
+        (lambda: EvaluateConfig(label_fractions=(0.0, 1.0)), "label_fractions must be fractions"),
+        (lambda: EvaluateConfig(label_fractions=(0.1, 0.1)), "label_fractions must differ"),
+        (lambda: EvaluateConfig(draws=0), "draws must be at least 1, got 0"),
+        (lambda: FinetuneConfig(label_fraction=1.5), "--label_fraction must be in 0..1, above 0, got 1.5"),
+        (lambda: PretrainJob(seed=-1), "--seed must be at least 0, got -1"),
+        (lambda: TrainConfig(pretrainings=("clinical", "clinical")), "--pretrainings must be one or more different"),
+        (lambda: TrainConfig(seeds=0), "--seeds must be at least 1, got 0"),
+    ],
+)
+def test_a_value_out_of_range_names_its_option(build, message):
+    with pytest.raises(UserError) as error:
+        build()
+    assert str(error.value).startswith(message)
+
+
+def test_jobs_run_every_pretraining_at_every_seed():
+    jobs = TrainConfig(pretrainings=("simclr", "clinical"), seeds=2, first_seed=3).jobs()
+    assert [job.name for job in jobs] == ["simclr-seed3", "clinical-seed3", "simclr-seed4", "clinical-seed4"]

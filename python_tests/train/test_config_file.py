@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from mmcuda.data import Augment
+from mmcuda.errors import UserError
+from mmcuda.train.config import DataConfig, EvaluateConfig, PretrainConfig, TrainConfig
+from mmcuda.train.config_file import check_same, load_config, save_config
+
+CONFIG = TrainConfig(
+    pretrainings=("clinical",),
+    data=DataConfig(cache_dir=Path("somewhere")),
+    augment=Augment(rotation=10.0),
+    pretrain=PretrainConfig(precision="bf16", learning_rate=3e-5),
+    evaluate=EvaluateConfig(label_fractions=(0.5,)),
+)
+
+
+def test_a_configuration_survives_the_file(tmp_path):
+    save_config(CONFIG, tmp_path / "config.yaml")
+    assert load_config(TrainConfig, tmp_path / "config.yaml") == CONFIG
+
+
+def test_a_different_option_is_named(tmp_path):
+    now = TrainConfig(pretrainings=("clinical",), pretrain=PretrainConfig(epochs=3))
+    with pytest.raises(UserError, match=r"cannot resume with --pretrain.epochs 3: the run has \d+ in config.yaml"):
+        check_same(Path("config.yaml"), TrainConfig(pretrainings=("clinical",)), now)
+
+
+def test_another_cache_folder_is_no_difference():
+    check_same(Path("config.yaml"), TrainConfig(), TrainConfig(data=DataConfig(cache_dir=Path("elsewhere"))))
+
+
+@pytest.mark.parametrize("text", ["seeds: many", "sedes: 3", "[", "seeds: 0"])
+def test_a_damaged_file_is_named(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"config.yaml is not a valid|--seeds must be at least 1"):
+        load_config(TrainConfig, path)

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+
+from mmcuda import ClinicalSupConLoss, SupConLoss
+from mmcuda.models.encoder import build_encoder
+from mmcuda.models.heads import ContrastiveModel
+from mmcuda.train.batches import TrainingSet
+from mmcuda.train.checkpoint import load_encoder
+from mmcuda.train.config import PretrainJob
+from mmcuda.train.folder import RunFolder
+from mmcuda.train.loop import make_accelerator
+from mmcuda.train.pretrain import contrastive_labels, contrastive_loss, pretrain
+
+
+def table(labels):
+    """Sorted rows of labels, missing as -1."""
+    rows = torch.stack(list(labels.values()), dim=1).nan_to_num(-1).tolist()
+    return sorted(rows), rows
+
+
+def test_clinical_labels_are_those_of_the_training_images(readings):
+    cohort, split = readings
+    labels = contrastive_labels(PretrainJob("clinical"), cohort, split)
+    for name, label in cohort.clinical.items():
+        np.testing.assert_array_equal(labels[name].numpy(), label.values[split.train])
+
+
+def test_shuffling_moves_whole_rows_to_other_images(readings):
+    clinical = table(contrastive_labels(PretrainJob("clinical"), *readings))
+    shuffled = table(contrastive_labels(PretrainJob("shuffled"), *readings))
+    assert shuffled[0] == clinical[0]
+    assert np.mean([a == b for a, b in zip(shuffled[1], clinical[1], strict=True)]) < 0.2
+
+
+@pytest.mark.parametrize("method", ["clinical", "shuffled", "simclr"])
+def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
+    cohort, split = readings
+    job = PretrainJob(method)
+    model = ContrastiveModel(build_encoder("darknet_tiny", 3), 16, 8).eval()
+    batch = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split)).batch(np.arange(32))
+    loss = contrastive_loss(job, cohort)(model, batch, torch.Generator().manual_seed(0))
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.from_numpy(cohort.images[split.train[:32]]) / 255
+    features = model(torch.stack([job.augment(images, generator) for _ in range(2)], dim=1))
+    tau = job.pretrain.temperature
+    if method == "simclr":
+        expected = SupConLoss(tau, base_temperature=tau, impl="reference")(features)
+    else:
+        relations = {name: label.relation for name, label in cohort.clinical.items()}
+        expected = ClinicalSupConLoss(relations, temperature=tau, base_temperature=tau, impl="reference")(
+            features, batch.labels
+        )
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_untrained_encoder_has_a_checkpoint_and_no_log(readings, tmp_path):
+    folder, job = RunFolder(tmp_path), PretrainJob("random", seed=4)
+    pretrain(make_accelerator("no"), folder, job, *readings)
+    first, _ = load_encoder(folder.checkpoint(job.name), 3)
+    assert not folder.log(job.name).exists()
+    again = tmp_path / "again"
+    pretrain(make_accelerator("no"), RunFolder(again), job, *readings)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(first(images), load_encoder(RunFolder(again).checkpoint(job.name), 3)[0](images))

@@ -1,0 +1,100 @@
+"""The whole flow: killed in the middle and continued, it ends with the numbers of an uninterrupted run."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from mmcuda.cli import main
+
+OPTIONS = [
+    *("--pretrainings", "[clinical]", "--data.test_fraction", "0.9", "--pretrain.epochs", "2"),
+    *("--pretrain.batch_size", "64", "--evaluate.label_fractions", "[0.1,1.0]", "--evaluate.draws", "1"),
+    *("--evaluate.bootstrap", "20"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums are rounded alike only with the same number of threads in every process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(out, *options):
+    """Run in this process; return what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as screen:
+        assert main(["train", "--out", str(out), *options]) == 0
+    return screen.getvalue()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, run(folder, *OPTIONS)
+
+
+def test_the_run_folder_is_complete(whole):
+    folder, output = whole
+    for name in (
+        *("config.yaml", "environment.json", "cohort.json", "metrics.json", "metrics.csv", "predictions.npz"),
+        *("embedding.npz", "samples.npz", "report.html", "README.md", "logs/clinical-seed0.csv"),
+        *("checkpoints/clinical-seed0/last/model.safetensors", "checkpoints/clinical-seed0/last/state.pt"),
+    ):
+        assert (folder / name).is_file(), name
+    labels = [line.split()[0] for line in output.splitlines()]
+    assert [label for label in labels if label in ("data", "labels", "pretrain", "probe", "report")] == [
+        *("data", "labels", "pretrain", "probe", "report")
+    ]
+    with np.load(folder / "predictions.npz") as arrays:
+        assert set(arrays) == {"targets", "target_names", "clinical/0.1/seed0", "clinical/1/seed0"}
+        assert arrays["clinical/0.1/seed0"].shape == arrays["targets"].shape
+    seconds = json.loads((folder / "environment.json").read_text())["seconds"]
+    assert seconds["pretrain"] > 0
+    assert seconds["evaluate"] > 0
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """The report is drawn once, by the first run of this file."""
+    monkeypatch.setattr("mmcuda.train.run.write_report", lambda folder: folder / "report.html")
+
+
+def test_killed_while_training_and_resumed_it_ends_with_the_same_numbers(whole, tmp_path, no_report):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "mmcuda", "train", "--out", str(folder), *OPTIONS]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    log = folder / "logs" / "clinical-seed0.csv"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and ",2," in log.read_text()):  # a step of the second epoch
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "metrics.json").exists()
+
+    run(folder, "--resume")
+    for name in ("metrics.json", "metrics.csv", "cohort.json", "config.yaml"):
+        assert (folder / name).read_text() == (whole[0] / name).read_text(), name
+    with np.load(folder / "predictions.npz") as ours, np.load(whole[0] / "predictions.npz") as theirs:
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_a_finished_run_is_not_repeated(whole, no_report):
+    folder, _ = whole
+    weights = folder / "checkpoints" / "clinical-seed0" / "last" / "model.safetensors"
+    before = weights.stat().st_mtime_ns, (folder / "metrics.json").stat().st_mtime_ns
+    assert "finished before" in run(folder, "--resume")
+    assert (weights.stat().st_mtime_ns, (folder / "metrics.json").stat().st_mtime_ns) == before
