@@ -76,7 +76,7 @@ def supcon_loss(
         )
         raise ValueError(f"features must be {what}")
     if contrast_mode == "one":
-        losses = losses.unflatten(0, (samples, views))[:, 0]
+        losses = losses.view(samples, views)[:, 0]
     return losses.mean() * (temperature / base_temperature)
 
 

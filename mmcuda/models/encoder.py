@@ -12,7 +12,7 @@ from torch import nn
 from mmcuda.errors import UserError
 
 DARKNET_TINY = CspModelCfg(
-    stem=CspStemCfg(out_chs=16, stride=1),
+    stem=CspStemCfg(out_chs=16, kernel_size=3, stride=2),
     stages=CspStagesCfg(
         depth=(0, 1, 1), out_chs=(32, 64, 128), stride=2, bottle_ratio=0.5, stage_type="dark", block_type="dark"
     ),
@@ -21,7 +21,7 @@ DARKNET_TINY = CspModelCfg(
 
 
 def darknet_tiny(pretrained: bool = False, **kwargs: object) -> nn.Module:
-    """DarkNet for small images: 3x3 stem of stride 1, three stages of 32, 64 and 128 channels, 0.2 M parameters."""
+    """DarkNet for images of about 64 x 64: 3x3 stem, three stages of 32, 64 and 128 channels, 0.2 M parameters."""
     model: nn.Module = CspNet(DARKNET_TINY, **{k: v for k, v in kwargs.items() if k in ("in_chans", "num_classes")})
     return model
 

@@ -13,8 +13,9 @@ from mmcuda.report.figures_results import draw_label_efficiency, draw_target_cur
 from mmcuda.report.html import render
 from mmcuda.report.results import Results
 from mmcuda.report.run import Run, read_run
+from mmcuda.report.wording import finding_details, headline
 
-__all__ = ["write_report"]
+__all__ = ["findings", "write_report"]
 
 
 def _scored_targets(run: Run) -> list[int]:
@@ -40,6 +41,17 @@ def _draw(run: Run, results: Results, scored: list[int], plots: Path) -> list[Pi
     if run.logs:
         pictures.append(draw_training(run.logs, plots))
     return pictures
+
+
+def findings(run_dir: Path) -> list[str]:
+    """Return what a run found, a sentence each: the headline of its report first.
+
+    Raises:
+        UserError: if a file of the run folder is missing or malformed; the message names it.
+    """
+    run = read_run(run_dir)
+    results = Results(run.metrics)
+    return [headline(results), *finding_details(results, run.cohort.train.patients)]
 
 
 def write_report(run_dir: Path) -> Path:

@@ -36,6 +36,7 @@ class ClinicalSummary:
     name: str
     relation: str  # "equal" or "within 25"
     description: str
+    weight: float  # in the loss
     missing: float  # fraction of images without a value
     positives_per_batch: float
 

@@ -32,7 +32,7 @@ class DataConfig:
 
     source: Literal["lidc"] = "lidc"
     """Cohort to load."""
-    image_size: int = 32
+    image_size: int = 64
     """Side of the images, in pixels."""
     test_fraction: float = 0.3
     """Fraction of the patients in the test set."""
@@ -63,7 +63,7 @@ class Optimisation:
     batch_size: int
     learning_rate: float
     weight_decay: float
-    warmup_epochs: int
+    warmup: float
     precision: Precision
 
     def check(self, prefix: str) -> None:
@@ -72,25 +72,27 @@ class Optimisation:
         check_range(f"{prefix}batch_size", self.batch_size, 2)
         check_positive(f"{prefix}learning_rate", self.learning_rate)
         check_range(f"{prefix}weight_decay", self.weight_decay, 0, 1)
-        check_range(f"{prefix}warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        check_range(f"{prefix}warmup", self.warmup, 0, 1)
 
 
 @dataclass(frozen=True)
 class PretrainConfig(Optimisation):
     """Contrastive pretraining."""
 
-    epochs: int = 10
+    epochs: int = 12
     """Passes over the training images."""
     batch_size: int = 64
     """Images per step, over all devices; each gives two views."""
-    temperature: float = 0.3
-    """Temperature of the contrastive loss."""
-    learning_rate: float = 3e-3
+    temperature: float = 1.0
+    """Temperature of the clinical loss, high because an image has many positives, few of them close."""
+    simclr_temperature: float = 0.3
+    """Temperature of the loss without labels."""
+    learning_rate: float = 1e-2
     """Highest learning rate (AdamW, cosine)."""
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-2
     """Weight decay, on weights but not on biases and norms."""
-    warmup_epochs: int = 1
-    """Epochs over which the learning rate rises."""
+    warmup: float = 0.2
+    """Share of the training over which the learning rate rises."""
     projection_hidden: int = 256
     """Hidden units of the projection head."""
     projection_size: int = 128
@@ -101,6 +103,7 @@ class PretrainConfig(Optimisation):
     def __post_init__(self) -> None:
         self.check("--pretrain.")
         check_positive("--pretrain.temperature", self.temperature)
+        check_positive("--pretrain.simclr_temperature", self.simclr_temperature)
         check_range("--pretrain.projection_hidden", self.projection_hidden, 1)
         check_range("--pretrain.projection_size", self.projection_size, 1)
 
@@ -145,8 +148,8 @@ class FinetuneConfig(Optimisation):
     """Highest learning rate (full; AdamW, cosine)."""
     weight_decay: float = 1e-2
     """Weight decay, on weights but not on biases and norms (full)."""
-    warmup_epochs: int = 1
-    """Epochs over which the learning rate rises (full)."""
+    warmup: float = 0.05
+    """Share of the training over which the learning rate rises (full)."""
     precision: Precision = "no"
     """Mixed precision: no (fp32), bf16, or fp16 (GPU only; full)."""
 

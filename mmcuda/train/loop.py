@@ -72,7 +72,8 @@ class Trainer:
         self.accelerator, self.folder, self.training, self.data = accelerator, folder, training, data
         self.steps = steps_per_epoch(len(data), options.batch_size)
         optimizer = torch.optim.AdamW(param_groups_weight_decay(model, options.weight_decay), lr=options.learning_rate)
-        factor = warmup_cosine(options.warmup_epochs * self.steps, training.epochs * self.steps)
+        steps = training.epochs * self.steps
+        factor = warmup_cosine(round(options.warmup * steps), steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         self.model, self.optimizer = accelerator.prepare(model.to(memory_format=torch.channels_last), optimizer)
 

@@ -60,13 +60,14 @@ def contrastive_labels(job: PretrainJob, cohort: Cohort, split: Split) -> dict[s
 
 def contrastive_loss(job: PretrainJob, cohort: Cohort) -> LossOfBatch:
     """Return the loss of a batch: two augmented views of every image, compared with all others of all ranks."""
-    temperature = job.pretrain.temperature
+    tau, tau_simclr = job.pretrain.temperature, job.pretrain.simclr_temperature
     clinical = ClinicalSupConLoss(
         {name: label.relation for name, label in cohort.clinical.items()},
-        temperature=temperature,
-        base_temperature=temperature,
+        weights={name: label.weight for name, label in cohort.clinical.items()},
+        temperature=tau,
+        base_temperature=tau,
     )
-    unlabelled = SupConLoss(temperature=temperature, base_temperature=temperature)
+    unlabelled = SupConLoss(temperature=tau_simclr, base_temperature=tau_simclr)
 
     def loss_of_batch(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         images = batch.images.float() / 255

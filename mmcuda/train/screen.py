@@ -57,48 +57,6 @@ def metrics_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def comparison(rows: Sequence[Row], subject: str = "clinical", baseline: str = "simclr") -> str | None:
-    """Return one sentence that compares two pretrainings by their mean AUROC; None if the rows lack one of them.
-
-    A difference at the headline fraction (the smallest of at least 5 %) counts as clear if it exceeds the sum of both
-    standard deviations over seeds or, with one seed, leaves both 95 % intervals. Nothing is claimed from less.
-    """
-    scores = {key: float(np.mean(values)) for key, values in _mean_scores(rows).items() if values}
-    fractions = sorted({fraction for _, fraction in scores})
-    if not fractions or not all((name, fraction) in scores for name in (subject, baseline) for fraction in fractions):
-        return None
-    headline = min((fraction for fraction in fractions if fraction >= 0.05), default=fractions[-1])
-    ours, theirs = _interval(rows, subject, headline), _interval(rows, baseline, headline)
-    seeds = len({row["seed"] for row in rows})
-    targets = len({row["target"] for row in rows if row["target"] != "mean" and row["auroc"] is not None})
-    basis = f"(mean AUROC of {targets} targets, {f'± sd over {seeds} seeds' if seeds > 1 else '95 % intervals'})"
-    numbers = f"{short(scores[subject, headline])} against {short(scores[baseline, headline])}"
-    if ours[0] <= theirs[1] and theirs[0] <= ours[1]:
-        return (
-            f"{subject} and {baseline} do not differ clearly at {percent(headline)} of the labels: {numbers}.   {basis}"
-        )
-    if scores[subject, headline] < scores[baseline, headline]:
-        return f"{subject} is below {baseline} at {percent(headline)} of the labels: {numbers}.   {basis}"
-    matched = [f for f in fractions if f > headline and scores[subject, headline] >= scores[baseline, f]]
-    if matched:
-        return f"{subject} at {percent(headline)} of the labels reaches {baseline} at {percent(matched[-1])}.   {basis}"
-    return f"{subject} is above {baseline} at {percent(headline)} of the labels: {numbers}.   {basis}"
-
-
-def _interval(rows: Sequence[Row], pretraining: str, fraction: float) -> tuple[float, float]:
-    """Return the mean AUROC's range: mean minus and plus sd over seeds, or the bootstrap interval of a single seed."""
-    chosen = [
-        row
-        for row in rows
-        if row["target"] == "mean" and row["pretraining"] == pretraining and row["label_fraction"] == fraction
-    ]
-    if len(chosen) == 1:
-        return float(chosen[0]["auroc_low"] or 0), float(chosen[0]["auroc_high"] or 1)
-    values = [float(row["auroc"]) for row in chosen if row["auroc"] is not None]
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return float(np.mean(values)) - spread, float(np.mean(values)) + spread
-
-
 def _mean_scores(rows: Sequence[Row]) -> dict[tuple[str, float], list[float]]:
     """Return the defined mean AUROCs over seeds, by pretraining and label fraction."""
     scores: dict[tuple[str, float], list[float]] = {}

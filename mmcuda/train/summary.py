@@ -50,6 +50,7 @@ def summarise_cohort(cohort: Cohort, split: Split, batch_size: int) -> dict[str,
             name: {
                 "relation": str(label.relation),
                 "description": label.description,
+                "weight": label.weight,
                 "missing": float(np.isnan(label.values).mean()),
                 "positives_per_batch": positives_per_batch(label, split.train, batch_size),
             }

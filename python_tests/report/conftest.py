@@ -33,6 +33,7 @@ def _cohort(title: str) -> dict[str, object]:
         "clinical": {
             name: {
                 "relation": relation,
+                "weight": 1.0,
                 "description": f"{name} as rated by the other readers, "
                 + ("millimetres" if name == "diameter" else "1 to 5"),
                 "missing": 0.12 + 0.01 * index,

@@ -17,7 +17,7 @@ from mmcuda.train.config import (
         (lambda: DataConfig(test_fraction=1.0), "--data.test_fraction must be between 0 and 1, got 1"),
         (lambda: DataConfig(image_size=4), "--data.image_size must be at least 8, got 4"),
         (lambda: PretrainConfig(epochs=0), "--pretrain.epochs must be at least 1, got 0"),
-        (lambda: PretrainConfig(warmup_epochs=11, epochs=10), "--pretrain.warmup_epochs must be in 0..10, got 11"),
+        (lambda: PretrainConfig(warmup=1.1), "--pretrain.warmup must be in 0..1, got 1.1"),
         (lambda: PretrainConfig(temperature=0.0), "--pretrain.temperature must be positive and finite, got 0"),
         (lambda: PretrainConfig(learning_rate=float("nan")), "--pretrain.learning_rate must be positive and finite"),
         (lambda: EvaluateConfig(label_fractions=(0.0, 1.0)), "label_fractions must be fractions"),

@@ -44,12 +44,14 @@ def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
     generator = torch.Generator().manual_seed(0)
     images = torch.from_numpy(cohort.images[split.train[:32]]) / 255
     features = model(torch.stack([job.augment(images, generator) for _ in range(2)], dim=1))
-    tau = job.pretrain.temperature
     if method == "simclr":
+        tau = job.pretrain.simclr_temperature
         expected = SupConLoss(tau, base_temperature=tau, impl="reference")(features)
     else:
+        tau = job.pretrain.temperature
         relations = {name: label.relation for name, label in cohort.clinical.items()}
-        expected = ClinicalSupConLoss(relations, temperature=tau, base_temperature=tau, impl="reference")(
+        weights = {name: label.weight for name, label in cohort.clinical.items()}
+        expected = ClinicalSupConLoss(relations, weights, tau, base_temperature=tau, impl="reference")(
             features, batch.labels
         )
     torch.testing.assert_close(loss, expected)
