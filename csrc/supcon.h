@@ -74,12 +74,13 @@ struct Batch {
   const T* masked;      //   [Np] weight of its entries: 1 / sum of row i, in the backward times g_i
 };
 
-// Row statistics of the forward, each [Np].
+// Row statistics of the forward, each [Np]. A block pair sums up to 96 terms in T; the many block pairs are summed in
+// double, so that the error does not grow with N.
 template <class T>
 struct RowStatistics {
-  T* max;       // shift of the row's exponents: the constant shift, or the largest x_i.x_j so far
-  T* sum;       // sum_j exp((x_i.x_j - max_i) / tau)
-  T* positive;  // sum_j W_ij x_i.x_j
+  T* max;            // shift of the row's exponents: the constant shift, or the largest x_i.x_j so far
+  double* sum;       // sum_j exp((x_i.x_j - max_i) / tau)
+  double* positive;  // sum_j W_ij x_i.x_j
 };
 
 // What the backward reads of each row, each [Np].

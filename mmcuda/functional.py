@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmcuda import _extension, ops, reference
-from mmcuda.labels import Equal, LabelSet
+from mmcuda.labels import Equal, LabelSet, check_number, check_tensor
 
 Implementation = Literal["auto", "fused", "reference"]
 ContrastMode = Literal["all", "one"]
@@ -47,9 +47,9 @@ def supcon_loss(
         Scalar loss in the dtype of ``features`` (float32 for half precision).
 
     Raises:
-        ValueError: an argument has the wrong shape or value; features or mask are not finite (told on the CPU only:
-            elsewhere the loss is NaN, since looking would wait for the device).
-        TypeError: ``features`` are not floating.
+        ValueError: an argument has the wrong shape, dtype or value; features or mask are not finite (told on the CPU
+            outside a compiled graph: elsewhere the loss is NaN, since looking would wait for the device).
+        TypeError: an argument is not a tensor or number; a temperature that is a tensor would get no gradient.
         RuntimeError: ``impl="fused"`` where there are no kernels, with the reason.
 
     Example:
@@ -62,7 +62,7 @@ def supcon_loss(
     dtype = torch.promote_types(features.dtype, torch.float32)
     rows = features.flatten(0, 1).to(dtype)
     if mask is not None:
-        mask = mask.detach().to(dtype)
+        mask = mask.to(dtype)
     elif not label_sets:
         label_sets = [LabelSet(torch.arange(samples, device=features.device), Equal())]
 
@@ -71,10 +71,7 @@ def supcon_loss(
     else:
         losses = _dense(rows, views, label_sets, mask, temperature)
     if _may_look(losses) and not losses.isfinite().all():
-        what = (
-            "finite, got NaN or infinity" if not features.isfinite().all() else "smaller: their dot products overflow"
-        )
-        raise ValueError(f"features must be {what}")
+        raise ValueError("features / temperature is too large: the logits overflow")
     if contrast_mode == "one":
         losses = losses.view(samples, views)[:, 0]
     return losses.mean() * (temperature / base_temperature)
@@ -95,7 +92,8 @@ def _dense(rows: Tensor, views: int, label_sets: Sequence[LabelSet], mask: Tenso
         positives, weights = [s.positives() for s in label_sets], [s.weight for s in label_sets]
     else:
         positives, weights = [mask], [1.0]
-    return reference.supcon_losses(rows, views, positives, weights, temperature)
+    with torch.autocast(rows.device.type, enabled=False):  # float32, like the kernels
+        return reference.supcon_losses(rows, views, positives, weights, temperature)
 
 
 def _use_fused(impl: Implementation, device_type: str) -> bool:
@@ -116,13 +114,15 @@ def _check(
     base_temperature: float,
     impl: str,
 ) -> None:
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating, got {features.dtype}")
+    check_tensor("features", features)
+    if features.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise ValueError(f"features must be float16, bfloat16, float32 or float64, got {features.dtype}")
     if features.ndim != 3 or features.numel() == 0:
         raise ValueError(f"features must be [B, V, D] with at least one element, got shape {list(features.shape)}")
-    for name, value in (("temperature", temperature), ("base_temperature", base_temperature)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
+    if _may_look(features) and not features.isfinite().all():
+        raise ValueError("features must be finite, got NaN or infinity")
+    check_number("temperature", temperature, zero_allowed=False)
+    check_number("base_temperature", base_temperature, zero_allowed=False)
     if contrast_mode not in ("all", "one"):
         raise ValueError(f"contrast_mode must be 'all' or 'one', got {contrast_mode!r}")
     if impl not in ("auto", "fused", "reference"):
@@ -131,15 +131,19 @@ def _check(
     if mask is not None:
         if label_sets:
             raise ValueError("labels and mask cannot be given together: give one of them")
-        if mask.shape != (samples, samples):
-            raise ValueError(f"mask must be [B, B] = [{samples}, {samples}], got shape {list(mask.shape)}")
+        check_tensor("mask", mask)
+        if mask.shape != (samples, samples) or mask.is_complex():
+            wanted = f"real and [B, B] = [{samples}, {samples}]"
+            raise ValueError(f"mask must be {wanted}, got {mask.dtype} {list(mask.shape)}")
+        if mask.requires_grad:
+            raise ValueError("mask must not require a gradient: the loss has none for it")
         _check_device("mask", mask, features)
         if _may_look(mask) and not ((mask >= 0) & (mask < math.inf)).all():
             raise ValueError("mask must be finite and not negative")
     for labels in label_sets:
         if len(labels.values) != samples:
-            raise ValueError(f"labels must have one value per sample, B = {samples}, got {len(labels.values)}")
-        _check_device("labels", labels.values, features)
+            raise ValueError(f"{labels.name} must have one value per sample, B = {samples}, got {len(labels.values)}")
+        _check_device(labels.name, labels.values, features)
 
 
 def _check_device(name: str, tensor: Tensor, features: Tensor) -> None:

@@ -37,14 +37,29 @@ class Within:
     tolerance: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < math.inf:
-            raise ValueError(f"tolerance must be finite and not negative, got {self.tolerance}")
+        check_number("tolerance", self.tolerance, zero_allowed=True)
 
     def __str__(self) -> str:
         return f"within {self.tolerance:g}"
 
 
 Relation = Equal | Within
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise a TypeError naming the argument unless ``value`` is a dense tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+
+
+def check_number(name: str, value: object, zero_allowed: bool) -> None:
+    """Raise an error naming the argument unless ``value`` is a finite number that is not negative."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (value >= 0 if zero_allowed else value > 0) or value == math.inf:
+        raise ValueError(f"{name} must be {'not negative' if zero_allowed else 'positive'} and finite, got {value}")
 
 
 @dataclass(frozen=True)
@@ -55,18 +70,22 @@ class LabelSet:
     positives but its own other views.
 
     Raises:
+        TypeError: if ``values`` is not a dense tensor, ``relation`` not a relation, ``weight`` not a number.
         ValueError: if ``values`` is not [B], is complex, or ``weight`` is negative or not finite.
     """
 
     values: Tensor  # [B] labels
     relation: Relation
     weight: float = 1.0
+    name: str = "labels"  # in messages
 
     def __post_init__(self) -> None:
+        check_tensor(self.name, self.values)
         if self.values.ndim != 1 or self.values.is_complex():
-            raise ValueError(f"labels must be real and [B], got {self.values.dtype} {list(self.values.shape)}")
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"weight must be finite and not negative, got {self.weight}")
+            raise ValueError(f"{self.name} must be real and [B], got {self.values.dtype} {list(self.values.shape)}")
+        if not isinstance(self.relation, Equal | Within):
+            raise TypeError(f"relation of {self.name} must be Equal() or Within(tolerance), got {self.relation!r}")
+        check_number(f"weight of {self.name}", self.weight, zero_allowed=True)
 
     def codes(self) -> Tensor:
         """Return the values as the kernels read them, [B]: int64 with -1 = missing, or float64 with NaN = missing."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from mmcuda.functional import ContrastMode, Implementation, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Relation
+from mmcuda.labels import Equal, LabelSet, Relation, Within, check_number, check_tensor
 
 
 class SupConLoss(nn.Module):
@@ -52,6 +51,9 @@ class SupConLoss(nn.Module):
         Raises:
             ValueError: wrong shape or value, or labels together with mask.
         """
+        check_tensor("features", features)
+        if labels is not None:
+            check_tensor("labels", labels)
         if features.ndim < 3:
             raise ValueError(f"features must be [B, V, ...], at least 3 dimensions, got shape {list(features.shape)}")
         return supcon_loss(
@@ -105,9 +107,11 @@ class ClinicalSupConLoss(nn.Module):
         weights = dict(weights or {})
         if unknown := weights.keys() - relations.keys():
             raise ValueError(f"weights must be of {sorted(relations)}, got also {sorted(unknown)}")
+        for name, relation in relations.items():
+            if not isinstance(relation, Equal | Within):
+                raise TypeError(f"relations[{name!r}] must be Equal() or Within(tolerance), got {relation!r}")
         for name, weight in weights.items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"weights[{name!r}] must be finite and not negative, got {weight}")
+            check_number(f"weights[{name!r}]", weight, zero_allowed=True)
         self.relations = dict(relations)
         self.weights = {name: float(weights.get(name, 1.0)) for name in relations}
         self.temperature = temperature
@@ -124,9 +128,14 @@ class ClinicalSupConLoss(nn.Module):
         Raises:
             ValueError: wrong shape or value, or a clinical value without a tensor.
         """
+        if not isinstance(labels, Mapping):
+            raise TypeError(f"labels must map clinical values to tensors, got {type(labels).__name__}")
         if absent := self.relations.keys() - labels.keys():
             raise ValueError(f"labels must have {sorted(self.relations)}, got no {sorted(absent)}")
-        label_sets = [LabelSet(labels[name], relation, self.weights[name]) for name, relation in self.relations.items()]
+        label_sets = [
+            LabelSet(labels[name], relation, self.weights[name], f"labels[{name!r}]")
+            for name, relation in self.relations.items()
+        ]
         return supcon_loss(
             features,
             label_sets,

@@ -147,6 +147,24 @@ def test_all_labels_missing_is_simclr():
     torch.testing.assert_close(supcon_loss(features, missing), supcon_loss(features))
 
 
+@pytest.mark.parametrize("temperature", [0.07, 0.01])
+def test_collapsed_features_keep_their_digits(temperature):
+    """All logits nearly equal and near 1 / tau: an error of the long sums would be magnified by 1 / tau."""
+    direction = torch.randn(64)
+    features = normalize(20 * direction + torch.randn(1024, 2, 64), dim=-1)
+    arguments = {"label_sets": [LabelSet(torch.arange(1024) % 50, Equal())], "temperature": temperature}
+    expected = supcon_loss(features.double(), impl="reference", **arguments)
+    torch.testing.assert_close(supcon_loss(features, impl="fused", **arguments).double(), expected, rtol=5e-7, atol=0)
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_autocast_does_not_cost_digits(impl):
+    features = normalize(torch.randn(20, 2, 16), dim=-1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = supcon_loss(features, impl=impl)
+    torch.testing.assert_close(loss, supcon_loss(features, impl=impl))
+
+
 def test_bits_do_not_depend_on_threads():
     features = normalize(torch.randn(401, 2, 40), dim=-1)
     label_sets = random_label_sets(401)
@@ -185,18 +203,32 @@ VALID = torch.ones(4, 2, 8)
 @pytest.mark.parametrize(
     ("error", "arguments", "message"),
     [
-        (TypeError, {"features": VALID.long()}, "features must be floating, got torch.int64"),
+        (
+            ValueError,
+            {"features": VALID.long()},
+            "features must be float16, bfloat16, float32 or float64, got torch.int64",
+        ),
+        (TypeError, {"features": VALID.tolist()}, "features must be a tensor, got list"),
+        (TypeError, {"features": VALID.to_sparse()}, "features must be a dense tensor, got layout torch.sparse_coo"),
+        (ValueError, {"features": VALID[:, :1] * math.nan}, "features must be finite, got NaN or infinity"),
+        (ValueError, {"features": VALID, "temperature": 1e-40}, "features / temperature is too large"),
         (ValueError, {"features": VALID[0]}, r"features must be \[B, V, D\].*got shape \[2, 8\]"),
         (ValueError, {"features": VALID[:0]}, r"features must be \[B, V, D\].*got shape \[0, 2, 8\]"),
         (ValueError, {"features": VALID * math.nan}, "features must be finite, got NaN or infinity"),
         (ValueError, {"features": VALID * math.inf}, "features must be finite, got NaN or infinity"),
-        (ValueError, {"features": VALID * 1e30}, "features must be smaller: their dot products overflow"),
+        (ValueError, {"features": VALID * 1e30}, "features / temperature is too large: the logits overflow"),
+        (TypeError, {"temperature": torch.ones(1)}, "temperature must be a number, got Tensor"),
         (ValueError, {"temperature": 0.0}, "temperature must be positive and finite, got 0.0"),
         (ValueError, {"base_temperature": math.nan}, "base_temperature must be positive and finite, got nan"),
         (ValueError, {"contrast_mode": "some"}, "contrast_mode must be 'all' or 'one', got 'some'"),
         (ValueError, {"impl": "fast"}, "impl must be 'auto', 'fused' or 'reference', got 'fast'"),
-        (ValueError, {"mask": torch.ones(4, 3)}, r"mask must be \[B, B\] = \[4, 4\], got shape \[4, 3\]"),
+        (
+            ValueError,
+            {"mask": torch.ones(4, 3)},
+            r"mask must be real and \[B, B\] = \[4, 4\], got torch.float32 \[4, 3\]",
+        ),
         (ValueError, {"mask": torch.full((4, 4), math.nan)}, "mask must be finite and not negative"),
+        (ValueError, {"mask": torch.ones(4, 4, requires_grad=True)}, "mask must not require a gradient"),
         (ValueError, {"mask": -torch.ones(4, 4)}, "mask must be finite and not negative"),
         (
             ValueError,

@@ -89,10 +89,26 @@ def test_clinical_names_what_is_wrong(features):
         ClinicalSupConLoss({})
     with pytest.raises(ValueError, match=re.escape("weights must be of ['cst'], got also ['bcva']")):
         ClinicalSupConLoss({"cst": Equal()}, weights={"bcva": 1.0})
-    with pytest.raises(ValueError, match=re.escape("weights['cst'] must be finite and not negative, got -1")):
+    with pytest.raises(ValueError, match=re.escape("weights['cst'] must be not negative and finite, got -1")):
         ClinicalSupConLoss({"cst": Equal()}, weights={"cst": -1.0})
     with pytest.raises(ValueError, match=re.escape("labels must have ['bcva', 'cst'], got no ['bcva']")):
         ClinicalSupConLoss({"cst": Equal(), "bcva": Equal()})(features, {"cst": torch.zeros(12)})
+
+
+def test_clinical_names_the_value_that_is_wrong(features):
+    loss = ClinicalSupConLoss({"cst": Within(25), "bcva": Equal()})
+    with pytest.raises(ValueError, match=re.escape("labels['bcva'] must have one value per sample, B = 12, got 3")):
+        loss(features, {"cst": torch.zeros(12), "bcva": torch.zeros(3)})
+    with pytest.raises(TypeError, match=re.escape("labels['cst'] must be a tensor, got list")):
+        loss(features, {"cst": [1.0] * 12, "bcva": torch.zeros(12)})
+    with pytest.raises(TypeError, match="labels must map clinical values to tensors, got Tensor"):
+        loss(features, torch.zeros(12))
+    with pytest.raises(
+        TypeError, match=re.escape("relations['cst'] must be Equal() or Within(tolerance), got 'equal'")
+    ):
+        ClinicalSupConLoss({"cst": "equal"})
+    with pytest.raises(TypeError, match="labels must be a tensor, got list"):
+        SupConLoss()(features, [0] * 12)
 
 
 def test_print_shows_the_settings():

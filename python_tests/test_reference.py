@@ -53,12 +53,12 @@ def test_within_on_integers_counts_the_unit():
 
 @pytest.mark.parametrize("tolerance", [-1.0, math.nan, math.inf])
 def test_within_refuses_a_senseless_tolerance(tolerance):
-    with pytest.raises(ValueError, match=r"tolerance must be finite and not negative"):
+    with pytest.raises(ValueError, match=r"tolerance must be not negative and finite"):
         Within(tolerance)
 
 
 def test_label_set_names_what_is_wrong():
     with pytest.raises(ValueError, match=r"labels must be real and \[B\], got torch.int64 \[2, 1\]"):
         LabelSet(torch.zeros(2, 1, dtype=torch.long), Equal())
-    with pytest.raises(ValueError, match=r"weight must be finite and not negative, got -1"):
+    with pytest.raises(ValueError, match=r"weight of labels must be not negative and finite, got -1"):
         LabelSet(torch.zeros(2), Equal(), weight=-1.0)

@@ -163,7 +163,7 @@ class Workspace {
       if (!(value <= largest)) largest = value;
     }
     finite = largest <= std::numeric_limits<T>::max();  // false for NaN
-                                                        // |x_i.x_j| <= max |x|^2
+    // By Cauchy and Schwarz no dot product exceeds the largest squared norm.
     batch.constant_shift = 2 * largest * batch.scale < kMaxExponentRange;
     batch.shift = batch.constant_shift ? static_cast<T>(largest) : std::numeric_limits<T>::lowest();
     batch.rows = rows;
@@ -222,22 +222,21 @@ template <class T>
 void forward(const Arguments& args, T* losses, T* statistics) {
   Workspace<T> work(args, nullptr);
   const Batch<T>& batch = work.batch;
-  RowStatistics<T> rows{work.values(batch.np, batch.shift), work.values(batch.np, 0), work.values(batch.np, 0)};
-  if (work.finite) {
-    tournament(batch.np / kBlock, [&](int64_t i, int64_t j) { kernels<T>().forward(batch, i, j, rows); });
-  } else {
-    std::fill(rows.sum, rows.sum + batch.np, std::numeric_limits<T>::quiet_NaN());
+  if (!work.finite) {
+    std::fill(losses, losses + batch.n, std::numeric_limits<T>::quiet_NaN());
+    std::fill(statistics, statistics + 2 * batch.n, std::numeric_limits<T>::quiet_NaN());
+    return;
   }
-  std::copy(rows.max, rows.max + batch.n, statistics);
-  std::copy(rows.sum, rows.sum + batch.n, statistics + batch.n);
+  std::vector<double> sum(batch.np, 0.), positive(batch.np, 0.);
+  const RowStatistics<T> rows{work.values(batch.np, batch.shift), sum.data(), positive.data()};
+  tournament(batch.np / kBlock, [&](int64_t i, int64_t j) { kernels<T>().forward(batch, i, j, rows); });
+
   for (int64_t i = 0; i < batch.n; ++i) {
+    statistics[i] = rows.max[i];
+    statistics[batch.n + i] = static_cast<T>(sum[i]);
     // Without positives the loss is 0, also where lse is not finite (a single row has no pairs: lse = -inf).
-    if (work.omega[i] == 0) {
-      losses[i] = 0;
-      continue;
-    }
-    const double lse = rows.max[i] / args.temperature + std::log(static_cast<double>(rows.sum[i]));
-    losses[i] = static_cast<T>(work.omega[i] * lse - rows.positive[i] / args.temperature);
+    const double lse = rows.max[i] / args.temperature + std::log(sum[i]);
+    losses[i] = work.omega[i] > 0 ? static_cast<T>(work.omega[i] * lse - positive[i] / args.temperature) : T(0);
   }
 }
 
@@ -295,8 +294,9 @@ Tensor supcon_bwd_cpu(const Tensor& grad_losses, const Tensor& features, const T
   const Tensor grads = torch::stable::contiguous(grad_losses), stats = torch::stable::contiguous(statistics);
   STD_TORCH_CHECK(grads.numel() == args.n && grads.scalar_type() == features.scalar_type(), "grad_losses must be [",
                   args.n, "] in the dtype of features");
-  STD_TORCH_CHECK(stats.numel() == 2 * args.n && stats.scalar_type() == features.scalar_type(), "lse must be [", args.n,
-                  "] in the dtype of features");
+  STD_TORCH_CHECK(stats.dim() == 2 && stats.size(0) == 2 && stats.size(1) == args.n &&
+                      stats.scalar_type() == features.scalar_type(),
+                  "statistics must be [2, ", args.n, "] in the dtype of features");
   Tensor grad_features = torch::stable::new_empty(features, {args.n, args.d});
   dispatch(features, [&]<class T>() {
     backward<T>(args, grads.const_data_ptr<T>(), stats.const_data_ptr<T>(), grad_features.mutable_data_ptr<T>());

@@ -111,11 +111,6 @@ inline Vec<T> exp2(Vec<T> x) {
   return (Vec<T>)((Int<T>)p + ((Int<T>)rounded << S::kMantissaBits));
 }
 
-template <class T>
-inline T exp2_scalar(T x) {
-  return exp2<T>(Vec<T>{} + x)[0];
-}
-
 // s[r][c] = rows[r] . panel column c
 template <class T>
 inline void multiply(const T* rows, int64_t stride, const T* panel, int64_t d, T (&s)[kRows][kCols<T>]) {
@@ -188,23 +183,35 @@ inline PairWeights<T> pair_weights(const Batch<T>& batch, int64_t i, int64_t j) 
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-// One exp a pair: exp(s - shift) is added to row i and to column j. Row sums stay vectors, one partial sum a lane,
-// until the block pair is done.
+// Sums of one block pair: for each row a vector, one partial sum a lane; for each column a number.
+template <class T>
+struct BlockSums {
+  alignas(64) T row[kBlock][kLanes<T>] = {};
+  alignas(64) T column[kBlock] = {};
+
+  void add_to(double* total, int64_t begin_i, int64_t begin_j) const {
+    for (int64_t r = 0; r < kBlock; ++r) total[begin_i + r] += reduce_add<T>(load<Vec<T>>(row[r]));
+    for (int64_t c = 0; c < kBlock; ++c) total[begin_j + c] += column[c];
+  }
+};
+
+// One exp a pair: exp(s - shift) is added to row i and to column j.
 template <class T>
 void forward_constant(const Batch<T>& batch, int64_t block_i, int64_t block_j, const RowStatistics<T>& out) {
-  const int64_t begin_i = block_i * kBlock;
-  alignas(64) T row_sum[kBlock][kLanes<T>] = {};
-  alignas(64) T row_positive[kBlock][kLanes<T>] = {};
+  const int64_t begin_i = block_i * kBlock, begin_j = block_j * kBlock;
+  BlockSums<T> sums, positives;
 
   const auto tile = [&]<bool kMasked>(int64_t i0, int64_t j0, const T(&s)[kRows][kCols<T>]) {
+    T* const column_sums = sums.column + (j0 - begin_j);
+    T* const column_positives = positives.column + (j0 - begin_j);
     Vec<T> column_sum[kVecs], column_positive[kVecs];
     for (int v = 0; v < kVecs; ++v) {
-      column_sum[v] = load<Vec<T>>(out.sum + j0 + v * kLanes<T>);
-      column_positive[v] = load<Vec<T>>(out.positive + j0 + v * kLanes<T>);
+      column_sum[v] = load<Vec<T>>(column_sums + v * kLanes<T>);
+      column_positive[v] = load<Vec<T>>(column_positives + v * kLanes<T>);
     }
     for (int r = 0; r < kRows; ++r) {
       const int64_t i = i0 + r;
-      Vec<T> sum = load<Vec<T>>(row_sum[i - begin_i]), positive = load<Vec<T>>(row_positive[i - begin_i]);
+      Vec<T> sum = load<Vec<T>>(sums.row[i - begin_i]), positive = load<Vec<T>>(positives.row[i - begin_i]);
 #pragma GCC unroll 3
       for (int v = 0; v < kVecs; ++v) {
         const int64_t j = j0 + v * kLanes<T>;
@@ -222,70 +229,74 @@ void forward_constant(const Batch<T>& batch, int64_t block_i, int64_t block_j, c
         positive += w.row * dot;
         column_positive[v] += w.column * dot;
       }
-      store(row_sum[i - begin_i], sum);
-      store(row_positive[i - begin_i], positive);
+      store(sums.row[i - begin_i], sum);
+      store(positives.row[i - begin_i], positive);
     }
     for (int v = 0; v < kVecs; ++v) {
-      store(out.sum + j0 + v * kLanes<T>, column_sum[v]);
-      store(out.positive + j0 + v * kLanes<T>, column_positive[v]);
+      store(column_sums + v * kLanes<T>, column_sum[v]);
+      store(column_positives + v * kLanes<T>, column_positive[v]);
     }
   };
   visit(batch, block_i, block_j, [&](int64_t i0, int64_t j0, const T(&s)[kRows][kCols<T>], bool masked) {
     masked ? tile.template operator()<true>(i0, j0, s) : tile.template operator()<false>(i0, j0, s);
   });
-  for (int64_t r = 0; r < kBlock; ++r) {
-    out.sum[begin_i + r] += reduce_add<T>(load<Vec<T>>(row_sum[r]));
-    out.positive[begin_i + r] += reduce_add<T>(load<Vec<T>>(row_positive[r]));
-  }
+  sums.add_to(out.sum, begin_i, begin_j);
+  positives.add_to(out.positive, begin_i, begin_j);
 }
 
 // Logits of any size: rows and columns keep their running maximum, at the price of a second exp a pair.
 template <class T>
 void forward_online(const Batch<T>& batch, int64_t block_i, int64_t block_j, const RowStatistics<T>& out) {
+  const int64_t begin_i = block_i * kBlock, begin_j = block_j * kBlock;
   const Vec<T> lowest = Vec<T>{} + Simd<T>::kLowest;
+  BlockSums<T> positives;
 
   visit(batch, block_i, block_j, [&](int64_t i0, int64_t j0, T(&s)[kRows][kCols<T>], bool) {
     Vec<T> column_top[kVecs];
     for (int v = 0; v < kVecs; ++v) column_top[v] = lowest;
     for (int r = 0; r < kRows; ++r) {
       const int64_t i = i0 + r;
-      Vec<T> row_top = lowest, positive = {}, sum = {};
+      Vec<T> row_top = lowest, positive = load<Vec<T>>(positives.row[i - begin_i]), sum = {};
       for (int v = 0; v < kVecs; ++v) {
         const int64_t j = j0 + v * kLanes<T>;
+        T* const column_positive = positives.column + (j - begin_j);
         const Int<T> valid = valid_pairs(batch, i, j);
         const Vec<T> dot = load<Vec<T>>(&s[r][v * kLanes<T>]);
         const PairWeights<T> w = pair_weights(batch, i, j);
         positive += valid ? w.row * dot : Vec<T>{};
-        store(out.positive + j, load<Vec<T>>(out.positive + j) + (valid ? w.column * dot : Vec<T>{}));
+        store(column_positive, load<Vec<T>>(column_positive) + (valid ? w.column * dot : Vec<T>{}));
         const Vec<T> seen = valid ? dot : lowest;
         store(&s[r][v * kLanes<T>], seen);
         row_top = seen > row_top ? seen : row_top;
         column_top[v] = seen > column_top[v] ? seen : column_top[v];
       }
+      store(positives.row[i - begin_i], positive);
       const T old_max = out.max[i], tile_max = reduce_max<T>(row_top);
       const T new_max = tile_max > old_max ? tile_max : old_max;
       for (int v = 0; v < kVecs; ++v) {
         const Vec<T> dot = load<Vec<T>>(&s[r][v * kLanes<T>]);
         sum += dot > lowest ? exp2<T>((dot - new_max) * batch.scale) : Vec<T>{};
       }
-      out.sum[i] = out.sum[i] * exp2_scalar<T>((old_max - new_max) * batch.scale) + reduce_add<T>(sum);
+      if (new_max > old_max) out.sum[i] *= exp2<T>(Vec<T>{} + (old_max - new_max) * batch.scale)[0];
+      out.sum[i] += reduce_add<T>(sum);
       out.max[i] = new_max;
-      out.positive[i] += reduce_add<T>(positive);
     }
     for (int v = 0; v < kVecs; ++v) {
       const int64_t j = j0 + v * kLanes<T>;
       // Read only now: on the diagonal the rows above are columns too.
       const Vec<T> old_max = load<Vec<T>>(out.max + j);
       const Vec<T> new_max = column_top[v] > old_max ? column_top[v] : old_max;
-      Vec<T> sum = load<Vec<T>>(out.sum + j) * exp2<T>((old_max - new_max) * batch.scale);
+      const Vec<T> rescale = new_max > old_max ? exp2<T>((old_max - new_max) * batch.scale) : Vec<T>{} + 1;
+      Vec<T> sum = {};
       for (int r = 0; r < kRows; ++r) {
         const Vec<T> dot = load<Vec<T>>(&s[r][v * kLanes<T>]);
         sum += dot > lowest ? exp2<T>((dot - new_max) * batch.scale) : Vec<T>{};
       }
-      store(out.sum + j, sum);
+      for (int64_t l = 0; l < kLanes<T>; ++l) out.sum[j + l] = out.sum[j + l] * rescale[l] + sum[l];
       store(out.max + j, new_max);
     }
   });
+  positives.add_to(out.positive, begin_i, begin_j);
 }
 
 template <class T>
