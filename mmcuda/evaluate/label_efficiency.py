@@ -98,7 +98,7 @@ def score_rows(
         labelled_targets: per draw, [n, T] the training targets used.
         weights: [1 + R, n_test] of ``bootstrap_weights``.
     """
-    aurocs = mean_ignoring_nan(np.stack([auroc_of_targets(s, test_targets, weights) for s in scores]), axis=0)
+    aurocs = mean_of_draws(np.stack([auroc_of_targets(s, test_targets, weights) for s in scores]))
     auprcs = mean_ignoring_nan(np.stack([auprc_of_targets(s, test_targets) for s in scores]), axis=0)
     trained = [np.isfinite(labels) for labels in labelled_targets]  # per draw [n, T]
     tested = np.isfinite(test_targets)
@@ -116,8 +116,22 @@ def score_rows(
     defined = np.isfinite(aurocs[:, 0])
     n_train = float(np.mean([d.any(axis=1).sum() for d in trained]))
     n_test = int(tested.any(axis=1).sum())
-    mean_auroc, mean_auprc = mean_ignoring_nan(aurocs[defined], axis=0), mean_ignoring_nan(auprcs[defined], axis=0)
-    return [*rows, _row(key, "mean", mean_auroc, float(mean_auprc), n_train, n_test)]
+    if not defined.any():
+        return [*rows, _row(key, "mean", np.full(aurocs.shape[1], np.nan), np.nan, n_train, n_test)]
+    # A resample in which a target lost a class has no mean: another set of targets would not be comparable.
+    mean_auroc, mean_auprc = aurocs[defined].mean(axis=0), float(auprcs[defined].mean())
+    return [*rows, _row(key, "mean", mean_auroc, mean_auprc, n_train, n_test)]
+
+
+def mean_of_draws(aurocs: Floats) -> Floats:
+    """Return [T, 1 + R], the mean of [draws, T, 1 + R] over the draws in which the target could be trained.
+
+    The sample (column 0) and its resamples average the same draws; NaN in one of these is NaN in the mean.
+    """
+    used = np.isfinite(aurocs[:, :, :1])
+    count = used.sum(axis=0)
+    total = np.where(used, aurocs, 0.0).sum(axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 
 def _row(key: Key, target: str, aurocs: Floats, auprc: float, n_train: float, n_test: int) -> Row:

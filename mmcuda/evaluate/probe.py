@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -22,7 +23,7 @@ class LinearProbe:
     def probabilities(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the probability of every target, [n, T], for features [n, F]."""
         logits = features @ self.weight.T + self.bias
-        return np.asarray(0.5 * (1 + np.tanh(logits / 2)))  # the sigmoid, without overflow
+        return np.asarray(expit(logits))
 
 
 def fit_probe(features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]) -> LinearProbe:

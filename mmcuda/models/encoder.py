@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 import timm
+import torch
 from timm.models import register_model
 from timm.models.cspnet import CspModelCfg, CspNet, CspStagesCfg, CspStemCfg
 from torch import nn
@@ -29,27 +30,36 @@ def darknet_tiny(pretrained: bool = False, **kwargs: object) -> nn.Module:
 register_model(darknet_tiny)  # timm then builds it by name, like its own
 
 
-def check_encoder(name: str, pretrained: bool) -> None:
-    """Raise a UserError unless timm has this architecture and, if they are asked for, weights for it."""
+def check_encoder(name: str, pretrained: bool, image_size: int) -> None:
+    """Raise a UserError unless timm has this architecture, the weights asked for, and it takes images of this size."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
         raise UserError(f"--encoder.name must be an architecture of timm, got '{name}': {hint}")
     if pretrained and not timm.models.is_model_pretrained(name):
         raise UserError(f"--encoder.pretrained: {name} has no pretrained weights; choose another --encoder.name")
+    try:
+        with torch.inference_mode():
+            build_encoder(name, 3, image_size).eval()(torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--encoder.name {name} does not take images of --data.image_size {image_size}: {error}"
+        ) from error
 
 
-def build_encoder(name: str, in_channels: int, pretrained: bool = False) -> nn.Module:
+def build_encoder(name: str, in_channels: int, image_size: int, pretrained: bool = False) -> nn.Module:
     """Build an image encoder: images [B, C, H, W] in 0..1 to features [B, F].
 
     Args:
         name: an architecture of timm, or ``darknet_tiny``.
         in_channels: channels of the images.
+        image_size: their side in pixels; transformers are built for it.
         pretrained: start from timm's weights; its first convolution is adapted to ``in_channels``.
-
-    Raises:
-        UserError: if timm has no such architecture, or no weights for it.
     """
-    check_encoder(name, pretrained)
-    encoder: nn.Module = timm.create_model(name, pretrained=pretrained, in_chans=in_channels, num_classes=0)
+    options = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0}
+    encoder: nn.Module
+    try:
+        encoder = timm.create_model(name, img_size=image_size, **options)
+    except TypeError:  # a convolutional network takes any size
+        encoder = timm.create_model(name, **options)
     return encoder

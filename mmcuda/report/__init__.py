@@ -36,7 +36,8 @@ def _draw(run: Run, results: Results, scored: list[int], plots: Path) -> list[Pi
     if scored and run.predictions.probabilities:
         pictures += draw_target_curves(run.predictions, scored, results, plots)
     if run.embedding is not None:
-        encoder = "the clinical encoder (seed 0)" if "clinical" in results.pretrainings else "the encoder"
+        method = "clinical" if "clinical" in results.pretrainings else results.pretrainings[-1]
+        encoder = f"the {method} encoder (seed {results.seeds[0]})"
         pictures.append(draw_embedding(run.embedding, run.cohort, encoder, plots))
     if run.logs:
         pictures.append(draw_training(run.logs, plots))

@@ -107,7 +107,7 @@ def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str,
     """
     environment = Environment(
         loader=PackageLoader("mmcuda.report"),
-        autoescape=True,
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -123,7 +123,7 @@ class Run:
     cohort: CohortSummary
     metrics: pd.DataFrame  # rows of metrics.json, null as NaN
     predictions: Predictions
-    embedding: Embedding | None  # None where no clinical encoder was trained
+    embedding: Embedding | None  # None where no features were kept
     samples: Samples
     logs: dict[tuple[str, int], pd.DataFrame]  # (pretraining, seed) -> LOG_COLUMNS
 
@@ -191,7 +191,7 @@ def _read_predictions(path: Path) -> Predictions:
         targets = arrays["targets"]
         probabilities: dict[tuple[str, float, int], np.ndarray] = {}
         for key in arrays.files:
-            parts = re.fullmatch(r"(\w+)/([\d.]+)/seed(\d+)", key)
+            parts = re.fullmatch(r"(\w+)/([\d.e+-]+)/seed(\d+)", key)
             if parts:
                 values = arrays[key]
                 if values.shape != targets.shape:

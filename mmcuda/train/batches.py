@@ -65,7 +65,7 @@ def epoch_positions(samples: int, batch_size: int, seed: int, rank: int = 0, ran
     The incomplete last batch is dropped. All ranks draw the same order and take different samples of each batch.
     """
     order = np.random.default_rng(seed).permutation(samples)
-    size = min(batch_size, samples)
+    size = min(batch_size, samples) // ranks * ranks  # every rank gets equally many
     starts = range(0, size * steps_per_epoch(samples, size), size)
     return [order[start : start + size][rank::ranks] for start in starts]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import BOOTSTRAP_SEED, Study, label_draws, score_rows, target_matrix
-from mmcuda.evaluate.metrics import bootstrap_weights
+from mmcuda.evaluate.metrics import bootstrap_weights, single_class_targets
 from mmcuda.models.encoder import check_encoder
 from mmcuda.train.checkpoint import CONFIG, find_checkpoint, load_encoder
 from mmcuda.train.config import EvaluateConfig, FinetuneConfig, PretrainJob
@@ -29,7 +30,7 @@ ROWS = (".csv", ".json")
 def pretrain_command(job: PretrainJob, out: Path, resume: bool) -> None:
     """Pretrain one encoder into ``out``/checkpoints."""
     accelerator = make_accelerator(job.pretrain.precision)
-    check_encoder(job.encoder.name, job.encoder.pretrained)
+    check_encoder(job.encoder.name, job.encoder.pretrained, job.data.image_size)
     cohort, split = load_split_cohort(job.data)
     folder = open_folder(out, job, resume, accelerator)
     pretrain(accelerator, folder, job, cohort, split)
@@ -44,10 +45,15 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     accelerator = make_accelerator(options.precision)
     cohort, split = load_split_cohort(job.data)
     encoder, _ = load_encoder(place, cohort.images.shape[1])
-    folder = open_folder(out, options, resume, accelerator)
     drawn = label_draws(cohort, split, options.label_fraction, 1, options.seed)[0]
     targets = target_matrix(cohort)
     labelled = drawn[np.isfinite(targets[drawn]).any(axis=1)]
+    if single := single_class_targets(targets[labelled], list(cohort.targets)):
+        raise UserError(
+            f"target {', '.join(single)} must have both classes among the {len(labelled)} labelled images, got one: "
+            "raise --label_fraction"
+        )
+    folder = open_folder(out, options, resume, accelerator)  # last: refused labels leave no folder
     classifier = finetune(accelerator, folder, options, encoder, job, cohort, labelled)
     if accelerator.is_main_process:
         scores = predict(classifier, cohort, split.test)

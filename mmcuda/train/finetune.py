@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from accelerate import Accelerator
+from scipy.special import expit
 from torch import Tensor, nn
 
 from mmcuda.data.cohort import Cohort
@@ -71,4 +72,4 @@ def finetune(
 def predict(model: nn.Module, cohort: Cohort, rows: Indices) -> Floats:
     """Return the probabilities of the targets, [n, T], for the images at ``rows`` [n]."""
     logits = extract_features(model, cohort.images, rows).astype(np.float64)
-    return np.asarray(0.5 * (1 + np.tanh(logits / 2)))  # the sigmoid, without overflow
+    return np.asarray(expit(logits))

@@ -30,7 +30,8 @@ def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, coho
         RuntimeError: if the loss is not finite.
     """
     torch.manual_seed(derive_seed(job.seed, "weights"))  # one seed gives all methods the same first weights
-    encoder = build_encoder(job.encoder.name, cohort.images.shape[1], job.encoder.pretrained)
+    channels, size = cohort.images.shape[1:3]
+    encoder = build_encoder(job.encoder.name, channels, size, job.encoder.pretrained)
     model = ContrastiveModel(encoder, job.pretrain.projection_hidden, job.pretrain.projection_size)
     training = Training(
         name=job.name,

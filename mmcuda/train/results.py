@@ -39,7 +39,7 @@ class Results:
         """Add one encoder's study."""
         self.rows.extend(study.rows)
         for fraction, probabilities in study.probabilities.items():
-            self.predictions[f"{pretraining}/{fraction:g}/seed{seed}"] = probabilities
+            self.predictions[f"{pretraining}/{fraction!r}/seed{seed}"] = probabilities
 
     def save(self, folder: RunFolder, cohort: Cohort, split: Split) -> None:
         """Write predictions.npz, metrics.csv and metrics.json. The last one makes an encoder count as scored."""

@@ -90,13 +90,15 @@ class TrainRun:
     def __init__(self, config: TrainConfig, out: Path, resume: bool, command: str) -> None:
         self.config, self.command = config, command
         self.accelerator = make_accelerator(config.pretrain.precision)
-        check_encoder(config.encoder.name, config.encoder.pretrained)
+        check_encoder(config.encoder.name, config.encoder.pretrained, config.data.image_size)
         self.cohort, self.split = load_split_cohort(config.data)
         self.folder = open_folder(out, config, resume, self.accelerator)  # last: a refused run leaves no folder
         environment = self.folder.root / "environment.json"
         self.seconds = {"pretrain": 0.0, "evaluate": 0.0}  # over all continuations of the run
         if environment.exists():
-            self.seconds.update(json.loads(environment.read_text())["seconds"])
+            earlier = json.loads(environment.read_text())
+            self.command = earlier["command"]  # the one that began the run reproduces it
+            self.seconds.update(earlier["seconds"])
 
     def run(self) -> None:
         """Pretrain every encoder, score it, report; only the first process scores and reports."""
@@ -143,11 +145,13 @@ class TrainRun:
     def _timed(self, stage: str) -> Iterator[None]:
         """Add the time inside to the stage's seconds in environment.json."""
         started = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - started
-        if self.accelerator.is_main_process:
-            environment = describe_environment(self.command, self.accelerator.device, self.seconds)
-            write_json(self.folder.root / "environment.json", environment)
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+            if self.accelerator.is_main_process:
+                environment = describe_environment(self.command, self.accelerator.device, self.seconds)
+                write_json(self.folder.root / "environment.json", environment)
 
 
 def describe_rows(cohort: Cohort, rows: np.ndarray) -> dict[str, np.ndarray]:

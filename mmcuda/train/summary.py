@@ -20,7 +20,7 @@ from mmcuda.data.split import Split, check_no_leak
 from mmcuda.evaluate.label_efficiency import target_matrix
 from mmcuda.evaluate.metrics import single_class_targets
 
-SAMPLES = 12
+SAMPLES = 8
 SAMPLE_SEED = 0
 
 

@@ -7,7 +7,7 @@ from mmcuda.models.heads import Classifier, ContrastiveModel, masked_bce
 
 
 def test_projections_are_normalised_and_keep_samples_and_views_apart():
-    model = ContrastiveModel(build_encoder("darknet_tiny", 3), 16, 8).eval()
+    model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8).eval()
     views = torch.rand(3, 2, 3, 16, 16)
     projections = model(views)
     assert projections.shape == (3, 2, 8)
@@ -16,7 +16,7 @@ def test_projections_are_normalised_and_keep_samples_and_views_apart():
 
 
 def test_classifier_gives_a_logit_per_target():
-    assert Classifier(build_encoder("darknet_tiny", 1), 5)(torch.rand(4, 1, 16, 16)).shape == (4, 5)
+    assert Classifier(build_encoder("darknet_tiny", 1, 32), 5)(torch.rand(4, 1, 16, 16)).shape == (4, 5)
 
 
 def test_masked_bce_is_the_mean_over_labelled_cells():

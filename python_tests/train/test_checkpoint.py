@@ -60,7 +60,7 @@ def test_a_missing_or_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_an_encoder_comes_back_and_another_one_is_refused(tmp_path):
-    encoder = build_encoder("darknet_tiny", 3)
+    encoder = build_encoder("darknet_tiny", 3, 32)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     save_checkpoint(tmp_path / "last", Checkpoint(weights, {}), PretrainJob())
     loaded, _ = load_encoder(tmp_path / "last", 3)

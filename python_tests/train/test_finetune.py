@@ -17,7 +17,7 @@ from mmcuda.train.loop import make_accelerator
 
 @pytest.fixture
 def encoder():
-    return build_encoder("darknet_tiny", 3)
+    return build_encoder("darknet_tiny", 3, 32)
 
 
 def run(folder, options, encoder, readings):

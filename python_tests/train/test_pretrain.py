@@ -37,7 +37,7 @@ def test_shuffling_moves_whole_rows_to_other_images(readings):
 def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
     cohort, split = readings
     job = PretrainJob(method)
-    model = ContrastiveModel(build_encoder("darknet_tiny", 3), 16, 8).eval()
+    model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8).eval()
     batch = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split)).batch(np.arange(32))
     loss = contrastive_loss(job, cohort)(model, batch, torch.Generator().manual_seed(0))
 

@@ -57,7 +57,7 @@ def test_the_run_folder_is_complete(whole):
         *("data", "labels", "pretrain", "probe", "report")
     ]
     with np.load(folder / "predictions.npz") as arrays:
-        assert set(arrays) == {"targets", "target_names", "clinical/0.1/seed0", "clinical/1/seed0"}
+        assert set(arrays) == {"targets", "target_names", "clinical/0.1/seed0", "clinical/1.0/seed0"}
         assert arrays["clinical/0.1/seed0"].shape == arrays["targets"].shape
     seconds = json.loads((folder / "environment.json").read_text())["seconds"]
     assert seconds["pretrain"] > 0
