@@ -47,8 +47,8 @@ def test_a_leak_stops_the_summary(readings):
 def test_samples_are_of_different_patients(readings):
     samples = choose_samples(*readings)
     assert samples["images"].shape == (8, 3, 32, 32)
-    assert len(samples["titles"]) == 12
-    assert len(np.unique(samples["images"], axis=0)) == 12
+    assert len(samples["titles"]) == 8
+    assert len(np.unique(samples["images"], axis=0)) == 8
 
 
 def test_the_environment_names_versions_and_the_machine():
