@@ -111,19 +111,19 @@ class Workspace {
  public:
   using Index = typename IndexOf<T>::type;
 
+  const Kernels<T>& kernel = kernels<T>();  // one instruction set from packing to the last block pair
   Batch<T> batch{};
   std::vector<double> omega;  // [N] Omega_i
   bool finite = true;         // no NaN or infinity among the features, and no overflow of their squares
 
   // g scales the weights of a row's positives: the incoming gradient in the backward, null (ones) in the forward.
   Workspace(const Arguments& args, const T* g) : omega(args.n, 0.) {
-    const Kernels<T>& kernel = kernels<T>();
     batch.n = args.n;
     batch.d = args.d;
     batch.np = round_up(args.n, kBlock);
     batch.dp = round_up(std::max<int64_t>(args.d, 1), kernel.pad);
     batch.scale = static_cast<T>(kLog2E / args.temperature);
-    pack_features(args, kernel);
+    pack_features(args);
     expand_labels(args, g);
     if (args.mask) expand_mask(args, g);
   }
@@ -143,7 +143,7 @@ class Workspace {
     return storage_.back().template mutable_data_ptr<V>();
   }
 
-  void pack_features(const Arguments& args, const Kernels<T>& kernel) {
+  void pack_features(const Arguments& args) {
     const T* features = args.features.const_data_ptr<T>();
     T* rows = allocate<T>(batch.np * batch.dp, kScalar<T>);
     T* panels = allocate<T>(batch.np * batch.d, kScalar<T>);
@@ -229,7 +229,7 @@ void forward(const Arguments& args, T* losses, T* statistics) {
   }
   std::vector<double> sum(batch.np, 0.), positive(batch.np, 0.);
   const RowStatistics<T> rows{work.values(batch.np, batch.shift), sum.data(), positive.data()};
-  tournament(batch.np / kBlock, [&](int64_t i, int64_t j) { kernels<T>().forward(batch, i, j, rows); });
+  tournament(batch.np / kBlock, [&](int64_t i, int64_t j) { work.kernel.forward(batch, i, j, rows); });
 
   for (int64_t i = 0; i < batch.n; ++i) {
     statistics[i] = rows.max[i];
@@ -257,7 +257,7 @@ void backward(const Arguments& args, const T* grad_losses, const T* statistics, 
   }
   T* gradient = work.values(batch.np * batch.dp, 0);
   const RowGradients<T> rows{softmax, max};
-  tournament(batch.np / kBlock, [&](int64_t i, int64_t j) { kernels<T>().backward(batch, i, j, rows, gradient); });
+  tournament(batch.np / kBlock, [&](int64_t i, int64_t j) { work.kernel.backward(batch, i, j, rows, gradient); });
 
   const T scale = static_cast<T>(1 / args.temperature);
   torch::stable::parallel_for(0, batch.n, kBlock, [&](int64_t begin, int64_t end) {

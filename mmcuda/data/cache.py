@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmcuda.errors import UserError
+from mmcuda.files import write_atomically
 
 
 def default_cache_dir() -> Path:
@@ -42,16 +43,6 @@ def read_array(path: Path) -> np.ndarray[Any, Any] | None:
 
 
 def write_array(path: Path, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Write a .npy file and return it memory-mapped, read-only.
-
-    The write is atomic: other processes see the old file or the whole new one, never a part.
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.save(file, array)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a .npy file, atomically, and return it memory-mapped, read-only."""
+    write_atomically(path, lambda file: np.save(file, array))
     return np.lib.format.open_memmap(path, mode="r")

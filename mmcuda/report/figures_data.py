@@ -132,13 +132,14 @@ def draw_training(logs: dict[tuple[str, int], pd.DataFrame], plots: Path) -> Pic
         mean = seeds.groupby("step").mean()
         smooth = mean.ewm(span=max(1, len(mean) / 25)).mean()
         color = COLORS[name]
-        loss.plot(mean.index, mean["loss"], color=color, linewidth=0.7, alpha=0.3)
-        loss.plot(mean.index, smooth["loss"], color=color, label=name)
+        end = smooth["loss"].iloc[-1]  # the losses lie far apart; what each has learned does not
+        loss.plot(mean.index, mean["loss"] - end, color=color, linewidth=0.7, alpha=0.3)
+        loss.plot(mean.index, smooth["loss"] - end, color=color, label=name)
         # Equal schedules lie on top of each other: the wider line shows below the narrower one.
         rate.plot(mean.index, mean["learning_rate"], color=color, linewidth=1.4 + 1.8 * (len(names) - 1 - index))
         speed.plot(mean.index, smooth["images_per_second"], color=color)
         wait.plot(mean.index, 100 * smooth["data_wait"], color=color)
-    loss.set_title("loss")
+    loss.set_title("loss, above its end")
     rate.set_title("learning rate")
     speed.set_title("images per second")
     wait.set_title("data wait, % of the step")
@@ -149,7 +150,7 @@ def draw_training(logs: dict[tuple[str, int], pd.DataFrame], plots: Path) -> Pic
     fig.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=4)
     alt = f"Four line charts over the training steps of {', '.join(names)}: loss, learning rate, speed, data wait."
     caption = (
-        "Pretraining: mean over seeds, smoothed (faint: the loss of every step). The losses of different pretrainings "
-        "have different positives and are not comparable."
+        "Pretraining: mean over seeds, smoothed (faint: the loss of every step). Losses are shown above their value at "
+        "the end, which the table gives: different pretrainings have different positives, so levels do not compare."
     )
     return finish(fig, plots, "training", alt, caption)

@@ -19,8 +19,8 @@ from mmcuda.train.finetune import finetune, predict
 from mmcuda.train.folder import new_file, write_arrays, write_json, write_text
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import pretrain
-from mmcuda.train.results import Results, rows_as_csv
 from mmcuda.train.run import describe_rows, load_split_cohort, open_folder, score_checkpoint, to_device
+from mmcuda.train.score_files import ScoreFiles, rows_as_csv
 from mmcuda.train.screen import metrics_table
 
 FEATURES = (".npz", ".csv")
@@ -60,7 +60,7 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
         weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap, BOOTSTRAP_SEED)
         key = {"pretraining": job.method, "label_fraction": options.label_fraction, "seed": options.seed}
         rows = score_rows(key, list(cohort.targets), [scores], targets[split.test], [targets[labelled]], weights)
-        results = Results()
+        results = ScoreFiles()
         results.add(Study(rows, {options.label_fraction: scores}), job.method, options.seed)
         results.save(folder, cohort, split)
         print(metrics_table(rows))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from mmcuda.errors import UserError
+from mmcuda.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,9 @@ def new_file(path: Path, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a temporary file, then move it to ``path``: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        write(file)
-    temporary.replace(path)
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` atomically."""
+    """Write ``text`` atomically; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

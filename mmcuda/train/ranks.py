@@ -20,7 +20,6 @@ def gather_ranks(tensor: Tensor) -> Tensor:
     dist.all_gather(shares, tensor.detach().contiguous())
     if tensor.requires_grad:
         constant = tensor.detach()
-        shares[dist.get_rank()] = constant + ranks * (
-            tensor - constant
-        )  # the value of tensor, ranks times its gradient
+        # The value of tensor, and ranks times its gradient.
+        shares[dist.get_rank()] = constant + ranks * (tensor - constant)
     return torch.cat(shares)

@@ -27,7 +27,7 @@ from mmcuda.train.config_file import check_same, load_config, save_config
 from mmcuda.train.folder import RunFolder, write_arrays, write_json
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import pretrain
-from mmcuda.train.results import Results
+from mmcuda.train.score_files import ScoreFiles
 from mmcuda.train.screen import LABEL, data_lines, probe_table
 from mmcuda.train.summary import choose_samples, describe_environment, summarise_cohort
 
@@ -118,8 +118,8 @@ class TrainRun:
             print(*findings(self.folder.root), sep="\n")
             print(f"{'report':<{LABEL}}{write_report(self.folder.root)}", flush=True)
 
-    def _score(self) -> Results:
-        results = Results.load(self.folder)
+    def _score(self) -> ScoreFiles:
+        results = ScoreFiles.load(self.folder)
         for job in self.config.jobs():
             if not results.has(job.method, job.seed):
                 with self._timed("evaluate"):

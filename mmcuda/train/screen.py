@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmcuda.evaluate.label_efficiency import Row
+from mmcuda.report.wording import decimal, percent
 
 LABEL = 10  # width of the first column
 CELL = 14
@@ -71,19 +72,9 @@ def _mean_scores(rows: Sequence[Row]) -> dict[tuple[str, float], list[float]]:
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return "undefined"
-    spread = f" ± {short(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
-    return f"{short(float(np.mean(values)))}{spread}"
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction as a percentage, such as ``5 %``."""
-    return f"{100 * fraction:g} %"
-
-
-def short(value: float) -> str:
-    """Return a number in 0..1 with three decimals and no leading zero, such as ``.653``."""
-    return f"{value:.3f}".removeprefix("0")
+    spread = f" ± {decimal(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+    return f"{decimal(float(np.mean(values)))}{spread}"
 
 
 def _short(value: str | float | int | None) -> str:
-    return "-" if value is None else short(float(value))
+    return "-" if value is None else decimal(float(value))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mmcuda.errors import UserError
-from mmcuda.train.folder import RunFolder, new_file, write_arrays, write_atomically, write_json
+from mmcuda.files import write_atomically
+from mmcuda.train.folder import RunFolder, new_file, write_arrays, write_json
 
 
 def test_a_folder_with_files_is_continued_only_on_request(tmp_path):

@@ -16,14 +16,14 @@ from mmcuda.train.folder import RunFolder, write_arrays, write_json, write_text
 
 
 @dataclass
-class Results:
+class ScoreFiles:
     """Rows of metrics.json and arrays of predictions.npz."""
 
     rows: list[Row] = field(default_factory=list)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: RunFolder) -> Results:
+    def load(cls, folder: RunFolder) -> ScoreFiles:
         """Return what the folder holds so far."""
         metrics, predictions = folder.root / "metrics.json", folder.root / "predictions.npz"
         if not metrics.exists():
