@@ -5,8 +5,8 @@
 STABLE_TORCH_LIBRARY(mmcuda, m) {
   // labels: K tensors [B], int64 (-1 = missing) or float64 (NaN = missing) -> [K, 3, B] int32: rank, first, last
   m.def("label_ranks(Tensor[] labels, float[] tolerances) -> Tensor");
-  // features [N, D], ranks [K, 3, B], mask [B, B] -> losses [N], statistics [2, N]: of the row's exponentials the
-  // exponent's shift and their sum
+  // features [N, D], ranks [K, 3, B], mask [B, B] -> losses [N], statistics [2, N]: shift and sum of a row's
+  // exponentials
   m.def(
       "supcon_fwd(Tensor features, Tensor ranks, float[] weights, Tensor? mask, float temperature) -> (Tensor, "
       "Tensor)");

@@ -338,8 +338,8 @@ inline void add_product(const T (&h)[kBlock][kBlock], const T* x, int64_t dp, T*
 template <class T, bool kConstantShift>
 void backward_block(const Batch<T>& batch, int64_t block_i, int64_t block_j, const RowGradients<T>& rows, T* gradient) {
   const int64_t begin_i = block_i * kBlock, begin_j = block_j * kBlock;
-  alignas(64)
-      T h[kBlock][kBlock];  // i < j of this block pair; the products with h and with its transpose give both sides
+  // H for i < j of this block pair: its product gives the rows' side, that of its transpose the columns'.
+  alignas(64) T h[kBlock][kBlock];
   if (block_i == block_j || begin_j + kBlock > batch.n) __builtin_memset(h, 0, sizeof(h));
 
   const auto tile = [&]<bool kMasked>(int64_t i0, int64_t j0, const T(&s)[kRows][kCols<T>]) {

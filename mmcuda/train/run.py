@@ -34,9 +34,7 @@ from mmcuda.train.summary import choose_samples, describe_environment, summarise
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SPLIT_SEED = (
-    2026  # one split for every run of a cohort and test fraction: their rows can be compared; training seeds vary
-)
+SPLIT_SEED = 2026  # one split for all runs, so that their rows can be compared; training seeds vary
 
 
 def open_folder(out: Path, config: DataclassInstance, resume: bool, accelerator: Accelerator) -> RunFolder:
