@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 TORCH ?= torch==2.14.1 torchvision==0.29.1
-# Idle threads yield instead of spinning, which on a shared machine halves the speed of training.
+# Idle threads yield instead of spinning: on a machine shared with other work, training is then several times faster.
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: setup demo test bench lint format clean
