@@ -63,7 +63,7 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _supcon_backward(ctx: Any, grad_losses: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if ctx.needs_input_grad[3]:
-        raise NotImplementedError("the fused loss has no gradient of the mask; use impl='reference'")
+        raise NotImplementedError("the fused loss has no gradient of the mask")
     if grad_losses is None:
         return (None,) * 5
     features, statistics, ranks, mask = ctx.saved_tensors
