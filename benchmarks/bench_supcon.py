@@ -1,95 +1,124 @@
-"""Forward + backward of the supervised contrastive loss beside its peers, D = 128, two views, 16 images a class.
+"""How the time of our loss depends on its arguments, beside their default. The peers are timed by targets.py.
 
-Run with `make bench`. Times of different rows compare only within one run.
+Run with `make bench`; times compare only within one run.
 """
 
-import platform
-import subprocess
-import sys
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
-from peers import implementations
-from torch.nn.functional import normalize
+from measure import conditions, peak_memory
+from peers import LEAN, OURS, batch
+from torch import Tensor
 
-D = 128
-SIZES = [512, 1024, 2048, 4096]
-IMPLEMENTATIONS = implementations()
+from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
+from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Relation, Within
 
-
-def batch(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    torch.manual_seed(0)
-    features = normalize(torch.randn(n // 2, 2, D), dim=-1).requires_grad_()
-    return features, torch.arange(n // 2) % (n // 32)
+FINDINGS = 20  # columns of the multi-hot labels
 
 
-def conditions(n: int) -> dict[str, object]:
-    return {
-        "N": n,
-        "D": D,
-        "K": 1,
-        "dtype": "float32",
-        "pass": "forward + backward",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "device": platform.processor() or platform.machine(),
-    }
+@dataclass(frozen=True)
+class Case:
+    """Self-contrast of N rows unless ``queue`` says against how many columns without a gradient."""
+
+    n: int = 4096
+    d: int = 128
+    k: int = 1  # label sets
+    dtype: torch.dtype = torch.float32
+    relation: Relation | str = field(default_factory=Equal)  # or "mask", a dense one, or "none": a sample's own views
+    positives: str = "outside"
+    denominator: str = "all"
+    backward: bool = True
+    queue: int = 0
+    both_ways: bool = False
+    margin: bool = False  # the pair margin loss
+
+    def __str__(self) -> str:
+        """What differs from the default."""
+        default = vars(Case())
+        shown = {name: value for name, value in vars(self).items() if name == "n" or value != default[name]}
+        return " ".join(f"{name}={value}" for name, value in shown.items())
+
+    def asdict(self) -> dict[str, object]:
+        return {name: value if isinstance(value, int) else str(value) for name, value in vars(self).items()}
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def bench_forward_backward(benchmark, name, n):
-    features, labels = batch(n)
-    loss = IMPLEMENTATIONS[name]
-
-    def step():
-        features.grad = None
-        loss(features, labels).backward()
-
-    torch.testing.assert_close(
-        loss(features, labels), IMPLEMENTATIONS["dense eager"](features, labels), rtol=1e-4, atol=1e-4
-    )
-    benchmark.extra_info.update(conditions(n), implementation=name)
-    benchmark.pedantic(step, rounds=15, warmup_rounds=3)
-
-
-@pytest.mark.parametrize("n", SIZES)
-def bench_matrix_product(benchmark, n):
-    """torch's own sgemm [N, D] x [D, N]: the rate that 4 N^2 D flops of the loss are measured against."""
-    rows = torch.randn(n, D)
-    columns = torch.randn(D, n)
-    benchmark.extra_info.update(conditions(n), implementation="sgemm", **{"pass": "2 N^2 D flops"})
-    benchmark.pedantic(lambda: rows @ columns, rounds=15, warmup_rounds=3)
+CASES = [
+    *(Case(n, d, backward=backward) for n in (512, 2048, 8192) for d in (64, 128, 512) for backward in (False, True)),
+    *(Case(k=k) for k in (1, 2, 4, 8)),
+    *(Case(dtype=dtype, backward=b) for dtype in (torch.bfloat16, torch.float16, torch.float64) for b in (False, True)),
+    *(Case(relation=relation) for relation in (Within(1.0), Rbf(1.0), Overlap(), "mask", "none")),
+    Case(denominator="negatives"),
+    Case(denominator="one_positive"),
+    Case(positives="inside"),
+    Case(positives="inside", denominator="negatives"),
+    Case(denominator="one_positive", relation=Rbf(1.0)),
+    Case(margin=True),
+    Case(256, queue=65536),
+    Case(256, queue=65536, backward=False),
+    Case(256, queue=65536, dtype=torch.bfloat16),
+    Case(relation="none", both_ways=True, queue=4096),
+]
 
 
-PEAK_MEMORY = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "benchmarks")
-from bench_supcon import IMPLEMENTATIONS, batch
-
-def status(field):
-    line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(field))
-    return int(line.split()[1]) / 1024
-
-loss = IMPLEMENTATIONS[sys.argv[1]]
-loss(*batch(64)).backward()
-features, labels = batch(int(sys.argv[2]))
-Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-before = status("VmRSS")
-loss(features, labels).backward()
-print(status("VmHWM") - before)
-"""
+def values(classes: Tensor, relation: Relation | str) -> Tensor:
+    """Label values [B] of a relation, multi-hot [B, C] for Overlap, from integer classes [B]."""
+    if isinstance(relation, Overlap):
+        return (torch.rand(len(classes), FINDINGS) < 0.2).float()
+    return classes.double() if isinstance(relation, Within | Rbf) else classes
 
 
-@pytest.mark.parametrize("name", ["mmcuda", "dense eager"])
+def queue_step(case: Case) -> tuple[list[Tensor], Callable[[], Tensor]]:
+    """Rows against a labelled queue; without labels row i's only positive is column i, as in image-text pairs."""
+    rows, classes = batch(case.n, case.d, case.dtype)
+    columns, queue_classes = batch(case.queue, case.d, case.dtype, seed=1)
+    rows, classes = rows.detach().flatten(0, 1).requires_grad_(), classes.repeat_interleave(2)
+    columns, queue_classes = columns.detach().flatten(0, 1), queue_classes.repeat_interleave(2)
+    columns.requires_grad_(case.both_ways)
+    sets = [] if case.relation == "none" else [LabelSet(classes, case.relation, columns=queue_classes)]
+    loss = partial(cross_contrast_loss, rows, columns, sets, temperature=0.07, both_ways=case.both_ways)
+    return [rows, columns], partial(loss, positives=case.positives, denominator=case.denominator)
+
+
+def self_step(case: Case) -> tuple[list[Tensor], Callable[[], Tensor]]:
+    features, classes = batch(case.n, case.d, case.dtype, case.k)
+    if case.margin:
+        sets = [LabelSet(classes.repeat_interleave(2), case.relation)]
+        rows = features.detach().flatten(0, 1).requires_grad_()
+        return [rows], partial(pair_margin_loss, rows, None, sets, margin=1.0)
+    mask, sets = None, []
+    if case.relation == "mask":
+        mask = (classes[:, None] == classes).float()
+    elif case.relation != "none":
+        sets = [LabelSet(values(one, case.relation), case.relation) for one in classes.view(case.k, -1)]
+    loss = partial(supcon_loss, features, sets, mask=mask, temperature=0.07)
+    return [features], partial(loss, positives=case.positives, denominator=case.denominator)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def bench_loss(benchmark, case):
+    leaves, loss = queue_step(case) if case.queue else self_step(case)
+
+    def forward():
+        with torch.no_grad():
+            loss(impl="fused")
+
+    def forward_backward():
+        for leaf in leaves:
+            leaf.grad = None
+        loss(impl="fused").backward()
+
+    benchmark.extra_info.update(conditions() | case.asdict())
+    benchmark.pedantic(forward_backward if case.backward else forward, rounds=11, warmup_rounds=2)
+
+
+@pytest.mark.parametrize("name", [OURS, LEAN])
 @pytest.mark.parametrize("n", [4096, 16384])
 def bench_peak_memory(benchmark, name, n):
-    """Growth of the process's peak memory over one forward + backward, in MiB (in extra_info)."""
-    command = [sys.executable, "-c", PEAK_MEMORY, name, str(n)]
-
-    def measure():
-        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-    peak = benchmark.pedantic(measure, rounds=1)
-    benchmark.extra_info.update(conditions(n), implementation=name, peak_MiB=round(peak, 1))
+    """Growth of a fresh process's peak memory over one forward + backward, in extra_info; the time says nothing."""
+    peak = benchmark.pedantic(peak_memory, args=(name, n), rounds=1)
+    benchmark.extra_info.update(conditions(), implementation=name, n=n, d=128, k=1, peak_MB=round(peak, 1))

@@ -1,17 +1,33 @@
-// The operators Python can call (torch.ops.mmcuda.*). Shapes: N = B * views rows, K label sets, D features.
+// The operators Python can call (torch.ops.mmcuda.*).
+//
+// N rows [N, D] meet M columns [M, D]; without columns the rows meet each other. Items are the rows and, where there
+// are columns, these behind them: L = N or N + M. Anchors are the rows and, `both_ways`, the columns, too: A = N or N + M.
+// K label sets; a mask is one more, the last.
 
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(mmcuda, m) {
-  // labels: K tensors [B], int64 (-1 = missing) or float64 (NaN = missing) -> [K, 3, B] int32: rank, first, last
+  // labels: K tensors [L], int64 (-1 = missing) or float64 (NaN = missing) -> [K, 3, L] int32: rank, first, last
   m.def("label_ranks(Tensor[] labels, float[] tolerances) -> Tensor");
-  // features [N, D], ranks [K, 3, B], mask [B, B] -> losses [N], statistics [2, N]: shift and sum of a row's
-  // exponentials
+  // ranks [K, 3, L]; codes, one per label set: empty (an interval of ranks), float64 [L] (Gaussian) or int32 [W, 2, L]
+  // (overlap) -> [K, L] float64: how many positives an item has on the other side
+  m.def("relation_totals(Tensor ranks, Tensor[] codes, int rows, int? self_offset) -> Tensor");
+  // temperature [], mask [B, B'], totals [K, L] -> losses [A], statistics [S, A]: shift and sum of each exponential
+  // sum, and for "one_positive" the mean sigmoid of each label set
   m.def(
-      "supcon_fwd(Tensor features, Tensor ranks, float[] weights, Tensor? mask, float temperature) -> (Tensor, "
+      "contrastive_fwd(Tensor rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, "
+      "Tensor totals, float[] weights, int? self_offset, str positives, str denominator, bool both_ways) -> (Tensor, "
       "Tensor)");
-  // grad_losses [N] -> grad_features [N, D]
+  // grad_losses [A] -> grad_rows [N, D], grad_columns [M, D], empty where not needed
   m.def(
-      "supcon_bwd(Tensor grad_losses, Tensor features, Tensor statistics, Tensor ranks, float[] weights, Tensor? mask,"
-      " float temperature) -> Tensor");
+      "contrastive_bwd(Tensor grad_losses, Tensor statistics, bool need_rows, bool need_columns, Tensor rows, Tensor? "
+      "columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, Tensor totals, float[] weights, int? "
+      "self_offset, str positives, str denominator, bool both_ways) -> (Tensor, Tensor)");
+  // -> losses [N], means over the columns
+  m.def(
+      "pair_margin_fwd(Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, int? self_offset, "
+      "float margin) -> Tensor");
+  m.def(
+      "pair_margin_bwd(Tensor grad_losses, Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, "
+      "int? self_offset, float margin) -> (Tensor, Tensor)");
 }

@@ -1,19 +1,22 @@
-"""The contrastive loss as a function: checks its arguments and chooses the implementation."""
+"""The contrastive losses as functions: they check their arguments, choose the implementation and reduce."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmcuda import _extension, ops, reference
-from mmcuda.labels import Equal, LabelSet, check_number, check_tensor
+from mmcuda import _extension, checks, ops, reference
+from mmcuda.labels import LabelSet, check_number
+from mmcuda.pairs import Pairs, dense_relations, encoded_relations, for_kernels, for_reference, own_views
 
 Implementation = Literal["auto", "fused", "reference"]
 ContrastMode = Literal["all", "one"]
+Positives = Literal["outside", "inside"]
+Denominator = Literal["all", "negatives", "one_positive"]
+Reduction = Literal["none", "mean", "has_positives", "sum"]
 
 
 def supcon_loss(
@@ -21,35 +24,46 @@ def supcon_loss(
     label_sets: Sequence[LabelSet] = (),
     *,
     mask: Tensor | None = None,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,
     contrast_mode: ContrastMode = "all",
-    base_temperature: float = 0.07,
+    base_temperature: float | None = None,
+    positives: Positives = "outside",
+    denominator: Denominator = "all",
+    anchor_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
     impl: Implementation = "auto",
 ) -> Tensor:
-    """Supervised contrastive loss, summed over label sets in one pass over the batch.
+    """Supervised contrastive loss of a batch against itself, summed over label sets in one pass.
 
-    With several views, tau = ``temperature`` and P_k(i) the positives of row i, the loss is
+    With s_ij = x_i.x_j / tau over the other rows j and P_k(i) the positives of row i, the loss of an anchor is
 
-        tau / base_temperature * mean_i sum_k w_k [P_k(i) not empty] (lse_i - mean_{j in P_k(i)} s_ij)
+        loss_i = sum_k w_k [P_k(i) not empty] (log sum_j exp s_ij - mean_{j in P_k(i)} s_ij)
 
-    An anchor without positives adds 0 and stays in the mean. Memory is O(N D) with the fused kernels, N = B V.
+    unless ``positives`` and ``denominator`` say otherwise; :mod:`mmcuda.reference` lists the formulas and their papers.
+    An anchor without positives has loss 0. Memory is O(N D) with the fused kernels, N = B V.
 
     Args:
         features: [B, V, D] views of each sample, L2-normalised by the caller (any norm is computed correctly).
-        label_sets: what makes positives, each with values [B]; empty: a sample's own views only (SimCLR).
+        label_sets: what makes positives, each with values of B samples; empty: a sample's own views only (SimCLR).
         mask: [B, B] dense relation instead of label sets; ``mask[i, j] >= 0`` weights j as a positive of i.
-        temperature: tau > 0.
+        temperature: tau > 0, a number or a tensor []; one that requires a gradient gets it.
         contrast_mode: anchors are "all" views, or only the first ("one").
-        base_temperature: scales the loss by ``temperature / base_temperature``.
+        base_temperature: scales the loss by ``temperature / base_temperature``; None: not scaled.
+        positives: summed "outside" the logarithm or "inside".
+        denominator: sums "all" pairs, only the "negatives" (decoupled), or "one_positive" beside them (SINCERE).
+        anchor_weights: [B], how much the anchors of each sample count; see ``reduction``.
+        reduction: "mean" over the anchors, weighted by ``anchor_weights``; "has_positives": over those that have
+            positives, 0 if none has; "sum" or "none": of the losses times their weights.
         impl: "fused" kernels, the dense PyTorch "reference", or "auto": fused where there are kernels.
 
     Returns:
-        Scalar loss in the dtype of ``features`` (float32 for half precision).
+        The loss in the dtype of ``features`` (float32 for half precision): scalar, or for ``reduction="none"`` [B, V],
+        with ``contrast_mode="one"`` [B]. Features that are not finite give NaN.
 
     Raises:
-        ValueError: an argument has the wrong shape, dtype or value; features or mask are not finite (told on the CPU
-            outside a compiled graph: elsewhere the loss is NaN, since looking would wait for the device).
-        TypeError: an argument is not a tensor or number; a temperature that is a tensor would get no gradient.
+        ValueError: an argument has the wrong shape, dtype, device or value (values of tensors are looked at on the CPU
+            outside a compiled graph; elsewhere that would wait for the device).
+        TypeError: an argument has the wrong type.
         RuntimeError: ``impl="fused"`` where there are no kernels, with the reason.
 
     Example:
@@ -57,100 +71,250 @@ def supcon_loss(
         >>> bcva, cst = torch.randint(27, 100, (8,)), 300 + 100 * torch.rand(8)
         >>> loss = supcon_loss(z, [LabelSet(bcva, Equal()), LabelSet(cst, Within(25.0), weight=0.5)])
     """
-    _check(features, label_sets, mask, temperature, contrast_mode, base_temperature, impl)
+    checks.check_features("features", features, "[B, V, D]")
     samples, views, _ = features.shape
-    dtype = torch.promote_types(features.dtype, torch.float32)
-    rows = features.flatten(0, 1).to(dtype)
+    checks.check_label_sets(label_sets, ("sample, B", samples), None, "features", features)
     if mask is not None:
-        mask = mask.to(dtype)
-    elif not label_sets:
-        label_sets = [LabelSet(torch.arange(samples, device=features.device), Equal())]
+        checks.check_mask(mask, label_sets, "[B, B]", (samples, samples), denominator, "features", features)
+    checks.check_temperature(temperature, "features", features)
+    if base_temperature is not None:
+        check_number("base_temperature", base_temperature, zero_allowed=False)
+    checks.check_choice("contrast_mode", contrast_mode, ("all", "one"))
+    checks.check_variant(positives, denominator)
+    if anchor_weights is not None:
+        checks.check_anchor_weights(anchor_weights, "[B]", samples, "features", features)
+    checks.check_execution(reduction, impl)
 
-    if _use_fused(impl, features.device.type):
-        losses = _fused(rows, samples, label_sets, mask, temperature)
-    else:
-        losses = _dense(rows, views, label_sets, mask, temperature)
-    if _may_look(losses) and not losses.isfinite().all():
-        raise ValueError("features / temperature is too large: the logits overflow")
+    if mask is None and not label_sets:
+        label_sets = [own_views(samples, False, features.device)]
+    pairs = Pairs(features.flatten(0, 1), None, label_sets, mask, views, 0)
+    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, False, reduction, impl)
+    scale = 1.0 if base_temperature is None else temperature / base_temperature
+    if isinstance(scale, Tensor) or scale != 1:
+        losses = losses * scale
+    weights = None if anchor_weights is None else anchor_weights.repeat_interleave(views)
+    weights = _counting(weights, totals, pairs.weights, reduction)
     if contrast_mode == "one":
-        losses = losses.view(samples, views)[:, 0]
-    return losses.mean() * (temperature / base_temperature)
+        losses, weights = losses[::views], None if weights is None else weights[::views]
+    reduced = _reduced(losses, weights, reduction)
+    return reduced.view(samples, views) if reduction == "none" and contrast_mode == "all" else reduced
 
 
-def _fused(
-    rows: Tensor, samples: int, label_sets: Sequence[LabelSet], mask: Tensor | None, temperature: float
+def cross_contrast_loss(
+    rows: Tensor,
+    columns: Tensor,
+    label_sets: Sequence[LabelSet] = (),
+    *,
+    mask: Tensor | None = None,
+    temperature: float | Tensor = 0.07,
+    positives: Positives = "outside",
+    denominator: Denominator = "all",
+    self_offset: int | None = None,
+    views: int = 1,
+    both_ways: bool = False,
+    anchor_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
+    impl: Implementation = "auto",
 ) -> Tensor:
-    if mask is None:
-        ranks = ops.label_ranks([s.codes() for s in label_sets], [s.relation.tolerance for s in label_sets])
+    """Contrastive loss of rows against other columns: image and text, a memory queue, a batch gathered from devices.
+
+    The loss of a row is that of an anchor in :func:`supcon_loss`, with the columns as the others. With ``self_offset``
+    the rows are among the columns: row i is column i + self_offset, and that pair is left out.
+
+    Args:
+        rows: [N, D] anchors.
+        columns: [M, D], of the dtype of ``rows``.
+        label_sets: what makes positives, with values of N rows and, as ``columns``, of M columns; with ``self_offset``
+            with values of the M / views samples of the columns. Empty: row i's only positive is column i (CLIP), or
+            with ``self_offset`` its own other views (SimCLR).
+        mask: dense relation instead of label sets, >= 0: [N, M]; with ``self_offset`` [M / views, M / views].
+        temperature: tau > 0, a number or a tensor []; one that requires a gradient gets it.
+        positives: summed "outside" the logarithm or "inside".
+        denominator: sums "all" pairs, only the "negatives" (decoupled), or "one_positive" beside them (SINCERE).
+        self_offset: the column that the first row is; None: no row is a column.
+        views: views of a sample, adjacent in the columns; other than 1 only with ``self_offset``.
+        both_ways: columns are anchors too, against the rows.
+        anchor_weights: [N], how much each anchor counts; with ``both_ways`` [N + M], the rows' first.
+        reduction: "mean", "has_positives", "sum" or "none", as in :func:`supcon_loss`.
+        impl: "fused" kernels, the dense PyTorch "reference", or "auto": fused where there are kernels.
+
+    Returns:
+        The loss in the dtype of ``rows`` (float32 for half precision): scalar, or for ``reduction="none"`` [N], with
+        ``both_ways`` [N + M]. Features that are not finite give NaN.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`supcon_loss`.
+
+    Source: Radford et al. 2021 (CLIP, arXiv 2103.00020) without labels and ``both_ways``; He et al. 2020 (MoCo, arXiv
+    1911.05722) with a queue as columns.
+
+    Example:
+        >>> image, text = (torch.nn.functional.normalize(torch.randn(8, 16), dim=-1) for _ in range(2))
+        >>> loss = cross_contrast_loss(image, text, both_ways=True)
+    """
+    checks.check_features("rows", rows, "[N, D]")
+    checks.check_columns(columns, rows)
+    n, m = rows.shape[0], columns.shape[0]
+    checks.check_self_offset(self_offset, views, n, m)
+    if self_offset is None:
+        checks.check_label_sets(label_sets, ("row, N", n), ("column, M", m), "rows", rows)
+        mask_shape, mask_sizes = "[N, M]", (n, m)
     else:
-        ranks = torch.empty((0, 3, samples), dtype=torch.int32, device=rows.device)
-    return ops.supcon_losses(rows, ranks, [s.weight for s in label_sets], mask, temperature)
+        checks.check_label_sets(label_sets, ("sample, M / views", m // views), None, "rows", rows)
+        mask_shape, mask_sizes = "[M / views, M / views]", (m // views, m // views)
+    if mask is not None:
+        checks.check_mask(mask, label_sets, mask_shape, mask_sizes, denominator, "rows", rows)
+    elif not label_sets and self_offset is None and n != m:
+        raise ValueError(f"label_sets or mask must be given unless N = M: got N = {n} rows and M = {m} columns")
+    checks.check_temperature(temperature, "rows", rows)
+    checks.check_variant(positives, denominator)
+    checks.check_flag("both_ways", both_ways)
+    if anchor_weights is not None:
+        shape, size = ("[N + M]", n + m) if both_ways else ("[N]", n)
+        checks.check_anchor_weights(anchor_weights, shape, size, "rows", rows)
+    checks.check_execution(reduction, impl)
+
+    if mask is None and not label_sets:
+        label_sets = [own_views(m // views, self_offset is None, rows.device)]
+    pairs = Pairs(rows, columns, label_sets, mask, views, self_offset)
+    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, both_ways, reduction, impl)
+    return _reduced(losses, _counting(anchor_weights, totals, pairs.weights, reduction), reduction)
 
 
-def _dense(rows: Tensor, views: int, label_sets: Sequence[LabelSet], mask: Tensor | None, temperature: float) -> Tensor:
-    if mask is None:
-        positives, weights = [s.positives() for s in label_sets], [s.weight for s in label_sets]
+def pair_margin_loss(
+    rows: Tensor,
+    columns: Tensor | None,
+    label_sets: Sequence[LabelSet],
+    *,
+    margin: float = 1.0,
+    reduction: Reduction = "mean",
+    impl: Implementation = "auto",
+) -> Tensor:
+    """Pairwise margin loss: related pairs attract each other, the others repel each other up to a distance.
+
+    With d = ||x_i - y_j||, R = sum_k w_k r_k(i, j) and W = sum_k w_k, the loss of a row is the mean over its pairs of
+
+        R d^2 + (W - R) max(0, margin - d)^2
+
+    Source: Hadsell et al. 2006 (CVPR, equation 4), without its halves.
+
+    Args:
+        rows: [N, D] features.
+        columns: [M, D] other features, of the dtype of ``rows``; None: the rows against each other.
+        label_sets: what relates pairs, at least one, with values of N rows and, as ``columns``, of M columns.
+        margin: distance >= 0 from which pairs that are not related have loss 0, in the unit of the features.
+        reduction: "mean" over the rows; "has_positives": over those with related pairs, 0 if none has; "sum"; "none".
+        impl: "fused" kernels, the dense PyTorch "reference", or "auto": fused where there are kernels.
+
+    Returns:
+        The loss in the dtype of ``rows`` (float32 for half precision): scalar, or for ``reduction="none"`` [N].
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`supcon_loss`.
+
+    Example:
+        >>> image, text = torch.randn(8, 16), torch.randn(5, 16)
+        >>> findings = LabelSet(torch.randint(0, 2, (8, 14)), Overlap(), columns=torch.randint(0, 2, (5, 14)))
+        >>> loss = pair_margin_loss(image, text, [findings], margin=2.0)
+    """
+    checks.check_features("rows", rows, "[N, D]")
+    counted_columns = None
+    if columns is not None:
+        checks.check_columns(columns, rows)
+        counted_columns = ("column, M", columns.shape[0])
+    checks.check_label_sets(label_sets, ("row, N", rows.shape[0]), counted_columns, "rows", rows)
+    if not label_sets:
+        raise ValueError("label_sets must hold at least one LabelSet, got none")
+    check_number("margin", margin, zero_allowed=True)
+    checks.check_execution(reduction, impl)
+
+    pairs = Pairs(rows, columns, label_sets, None, 1, 0 if columns is None else None)
+    totals = None
+    if _use_fused(impl, rows.device.type):
+        relations = encoded_relations(pairs)
+        losses = ops.pair_margin_losses(*for_kernels(pairs), relations, pairs.self_offset, margin)
+        totals = relations.totals[:, : losses.shape[0]]
     else:
-        positives, weights = [mask], [1.0]
-    with torch.autocast(rows.device.type, enabled=False):  # float32, like the kernels
-        return reference.supcon_losses(rows, views, positives, weights, temperature)
+        with torch.autocast(rows.device.type, enabled=False):
+            dense = dense_relations(pairs)
+            losses = reference.pair_margin_losses(
+                *for_reference(pairs), dense, pairs.weights, margin, pairs.self_offset
+            )
+            if reduction == "has_positives":
+                totals = reference.relation_totals(dense, pairs.self_offset)
+    return _reduced(losses, _counting(None, totals, pairs.weights, reduction), reduction)
+
+
+def _contrastive_losses(
+    pairs: Pairs,
+    temperature: float | Tensor,
+    positives: Positives,
+    denominator: Denominator,
+    both_ways: bool,
+    reduction: Reduction,
+    impl: Implementation,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss of every anchor and, where the reduction needs them, its relations' totals [K, anchors]."""
+    if _use_fused(impl, pairs.rows.device.type):
+        relations = encoded_relations(pairs)
+        if not isinstance(temperature, Tensor):
+            temperature = torch.tensor(temperature, dtype=torch.float64)
+        losses = ops.contrastive_losses(
+            *for_kernels(pairs), temperature, relations, pairs.self_offset, positives, denominator, both_ways
+        )
+        return losses, relations.totals[:, : losses.shape[0]] if reduction == "has_positives" else None
+    with torch.autocast(pairs.rows.device.type, enabled=False):
+        dense = dense_relations(pairs)
+        losses = reference.contrastive_losses(
+            *for_reference(pairs),
+            dense,
+            pairs.weights,
+            temperature,
+            pairs.self_offset,
+            positives,
+            denominator,
+            both_ways,
+        )
+        if reduction != "has_positives":
+            return losses, None
+        return losses, reference.relation_totals(dense, pairs.self_offset, both_ways)
 
 
 def _use_fused(impl: Implementation, device_type: str) -> bool:
     if impl == "reference":
         return False
     reason = _extension.why_not_fused(device_type)
+    if reason is None and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        reason = "torch.func transforms are not supported by the kernels, use impl='reference'"
     if impl == "fused" and reason:
         raise RuntimeError(f"impl='fused' is not possible: {reason}")
     return reason is None
 
 
-def _check(
-    features: Tensor,
-    label_sets: Sequence[LabelSet],
-    mask: Tensor | None,
-    temperature: float,
-    contrast_mode: str,
-    base_temperature: float,
-    impl: str,
-) -> None:
-    check_tensor("features", features)
-    if features.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise ValueError(f"features must be float16, bfloat16, float32 or float64, got {features.dtype}")
-    if features.ndim != 3 or features.numel() == 0:
-        raise ValueError(f"features must be [B, V, D] with at least one element, got shape {list(features.shape)}")
-    if _may_look(features) and not features.isfinite().all():
-        raise ValueError("features must be finite, got NaN or infinity")
-    check_number("temperature", temperature, zero_allowed=False)
-    check_number("base_temperature", base_temperature, zero_allowed=False)
-    if contrast_mode not in ("all", "one"):
-        raise ValueError(f"contrast_mode must be 'all' or 'one', got {contrast_mode!r}")
-    if impl not in ("auto", "fused", "reference"):
-        raise ValueError(f"impl must be 'auto', 'fused' or 'reference', got {impl!r}")
-    samples = len(features)
-    if mask is not None:
-        if label_sets:
-            raise ValueError("labels and mask cannot be given together: give one of them")
-        check_tensor("mask", mask)
-        if mask.shape != (samples, samples) or mask.is_complex():
-            wanted = f"real and [B, B] = [{samples}, {samples}]"
-            raise ValueError(f"mask must be {wanted}, got {mask.dtype} {list(mask.shape)}")
-        if mask.requires_grad:
-            raise ValueError("mask must not require a gradient: the loss has none for it")
-        _check_device("mask", mask, features)
-        if _may_look(mask) and not ((mask >= 0) & (mask < math.inf)).all():
-            raise ValueError("mask must be finite and not negative")
-    for labels in label_sets:
-        if len(labels.values) != samples:
-            raise ValueError(f"{labels.name} must have one value per sample, B = {samples}, got {len(labels.values)}")
-        _check_device(labels.name, labels.values, features)
+def _counting(
+    weights: Tensor | None, totals: Tensor | None, set_weights: Sequence[float], reduction: Reduction
+) -> Tensor | None:
+    """Return the weights of the anchors, 0 for those without positives where the reduction leaves them out."""
+    if reduction != "has_positives":
+        return weights
+    assert totals is not None
+    has_positives = torch.zeros_like(totals[0], dtype=torch.bool)
+    for total, weight in zip(totals, set_weights, strict=True):
+        if weight > 0:
+            has_positives = has_positives | (total > 0)
+    return has_positives if weights is None else weights * has_positives
 
 
-def _check_device(name: str, tensor: Tensor, features: Tensor) -> None:
-    if tensor.device != features.device:
-        raise ValueError(f"{name} must be on the device of features, {features.device}, got {tensor.device}")
-
-
-def _may_look(tensor: Tensor) -> bool:
-    """Whether the values may be read here: on an accelerator that would wait for it, in a compiled graph break it."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+def _reduced(losses: Tensor, weights: Tensor | None, reduction: Reduction) -> Tensor:
+    if weights is None:
+        if reduction == "none":
+            return losses
+        return losses.sum() if reduction == "sum" else losses.mean()
+    weights = weights.to(losses.dtype)
+    losses = losses * weights
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    total = weights.sum()
+    return losses.sum() / total.where(total > 0, 1)

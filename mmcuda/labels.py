@@ -1,4 +1,4 @@
-"""Label relations: which pairs of samples are positives under one clinical value."""
+"""Label relations: which pairs of samples are positives under one clinical value, and how much."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+WORD = 32  # cells of a multi-hot label in one word of its code
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,66 @@ class Within:
         return f"within {self.tolerance:g}"
 
 
-Relation = Equal | Within
+@dataclass(frozen=True)
+class Rbf:
+    """Soft positives: exp(-(a - b)^2 / 2 sigma^2) for the values a and b, and 0 where they are over 6 sigma apart.
+
+    Args:
+        sigma: the difference, in the unit of the value, at which a pair counts exp(-1/2) = 0.61.
+
+    Raises:
+        ValueError: if ``sigma`` is not positive and finite.
+
+    Example:
+        >>> Rbf(10.0)  # visual acuity, letters
+        Rbf(sigma=10.0)
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        check_number("sigma", self.sigma, zero_allowed=False)
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference between two positives."""
+        return 6 * self.sigma
+
+    def __str__(self) -> str:
+        return f"rbf {self.sigma:g}"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Soft positives: the Jaccard overlap of two multi-hot labels, over the cells that are known in both.
+
+    That is |1 in both| / |1 in either|, or 1 where neither has a 1 (two healthy samples agree), or 0 where no cell is
+    known in both.
+
+    Example:
+        >>> biomarkers = torch.tensor([[1, 0, 1], [1, 1, -1], [0, 0, 0]])  # [B, C], -1 is not known
+        >>> LabelSet(biomarkers, Overlap()).dense()
+        tensor([[1.0000, 0.5000, 0.0000],
+                [0.5000, 1.0000, 0.0000],
+                [0.0000, 0.0000, 1.0000]], dtype=torch.float64)
+    """
+
+    @property
+    def tolerance(self) -> float:
+        """Of the sample numbers, which are ranked in place of the values: a sample is near itself only."""
+        return 0.0
+
+    def __str__(self) -> str:
+        return "overlap"
+
+
+Relation = Equal | Within | Rbf | Overlap
+
+
+def check_relation(name: str, value: object) -> None:
+    """Raise a TypeError naming the argument unless ``value`` is a relation."""
+    if not isinstance(value, Equal | Within | Rbf | Overlap):
+        raise TypeError(f"{name} must be Equal(), Within(tolerance), Rbf(sigma) or Overlap(), got {value!r}")
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -62,46 +123,154 @@ def check_number(name: str, value: object, zero_allowed: bool) -> None:
         raise ValueError(f"{name} must be {'not negative' if zero_allowed else 'positive'} and finite, got {value}")
 
 
+def may_look(tensor: Tensor) -> bool:
+    """Whether values may be read: an accelerator would be waited for, a compiled graph or a transform has none yet."""
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not torch._C._are_functorch_transforms_active()
+
+
 @dataclass(frozen=True)
 class LabelSet:
     """One clinical value of every sample, the relation that makes positives of it, and its weight in the loss.
 
-    A value is missing if it is -1 (integer labels) or not finite (floating labels). A sample without a value has no
-    positives but its own other views.
+    A value is missing if it is -1 (integer labels) or not finite (floating labels); in multi-hot labels a cell is
+    missing if it is -1 or NaN. A sample without a value has no positives but its own other views.
+
+    Args:
+        values: [B] labels, or [B, C] of 0 and 1 for :class:`Overlap`.
+        relation: what makes positives.
+        weight: w >= 0 of this label set in the loss.
+        name: of the labels, for messages.
+        columns: [B'] or [B', C], the values of the columns in cross-contrast, whose samples are others than the rows';
+            None: both are the same samples.
 
     Raises:
         TypeError: if ``values`` is not a dense tensor, ``relation`` not a relation, ``weight`` not a number.
-        ValueError: if ``values`` is not [B], is complex, or ``weight`` is negative or not finite.
+        ValueError: if ``values`` has the wrong shape or is complex, ``columns`` is not like ``values``, a cell of a
+            multi-hot label is not 0, 1, -1 or NaN (told on the CPU outside a compiled graph), or ``weight`` is negative
+            or not finite.
+
+    Example:
+        >>> LabelSet(torch.tensor([310.0, 305.0, torch.nan]), Within(25.0)).dense()
+        tensor([[ True,  True, False],
+                [ True,  True, False],
+                [False, False,  True]])
     """
 
-    values: Tensor  # [B] labels
+    values: Tensor
     relation: Relation
     weight: float = 1.0
-    name: str = "labels"  # in messages
+    name: str = "labels"
+    columns: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_tensor(self.name, self.values)
-        if self.values.ndim != 1 or self.values.is_complex():
-            raise ValueError(f"{self.name} must be real and [B], got {self.values.dtype} {list(self.values.shape)}")
-        if not isinstance(self.relation, Equal | Within):
-            raise TypeError(f"relation of {self.name} must be Equal() or Within(tolerance), got {self.relation!r}")
+        check_relation(f"relation of {self.name}", self.relation)
         check_number(f"weight of {self.name}", self.weight, zero_allowed=True)
+        self._check_values(self.name, self.values)
+        if self.columns is None:
+            return
+        name = f"columns of {self.name}"
+        check_tensor(name, self.columns)
+        self._check_values(name, self.columns)
+        if self.columns.is_floating_point() != self.values.is_floating_point():
+            raise ValueError(
+                f"{name} must be floating if and only if the values are, got {self.columns.dtype} for"
+                f" {self.values.dtype}"
+            )
+        if self.columns.shape[1:] != self.values.shape[1:]:
+            wanted = f"[B', {self.values.shape[1]}], as many cells as the values have"
+            raise ValueError(f"{name} must be {wanted}, got {list(self.columns.shape)}")
+        if self.columns.device != self.values.device:
+            devices = f"{self.values.device}, got {self.columns.device}"
+            raise ValueError(f"{name} must be on the device of the values, {devices}")
+
+    def _check_values(self, name: str, values: Tensor) -> None:
+        multi_hot = isinstance(self.relation, Overlap)
+        if values.ndim != 1 + multi_hot or values.is_complex() or (multi_hot and values.shape[1] == 0):
+            wanted = "[B, C], C > 0, for Overlap()" if multi_hot else "[B]"
+            raise ValueError(f"{name} must be real and {wanted}, got {values.dtype} {list(values.shape)}")
+        if multi_hot and may_look(values) and not ((values.double().nan_to_num(-1).abs() - 0.5).abs() == 0.5).all():
+            raise ValueError(f"{name} must be 0 or 1, or -1 or NaN where it is not known, for Overlap()")
+
+    def dense(self) -> Tensor:
+        """Return the relation of every pair of samples, [B, B'], bool or float64 in [0, 1].
+
+        The diagonal is 1 where rows and columns are the same samples: views of one sample are always positives.
+        """
+        others = self.values if self.columns is None else self.columns
+        if isinstance(self.relation, Overlap):
+            related = _jaccard(self.values, others)
+        else:
+            a, b = _keys(self.values, self.relation)[:, None], _keys(others, self.relation)
+            related = a == b
+            if self.relation.tolerance > 0:
+                related = related | ((a - b).abs() <= self.relation.tolerance)
+            related = related & _known(a) & _known(b)
+            if isinstance(self.relation, Rbf):
+                related = torch.exp(-0.5 * ((a - b) / self.relation.sigma).square()).where(related, 0)
+        if self.columns is None:
+            related = related.masked_fill(torch.eye(len(related), dtype=torch.bool, device=related.device), 1)
+        return related
+
+    def keys(self) -> Tensor:
+        """Return what the kernels rank, [L], the columns' behind the rows': int64 with -1 = missing, or float64."""
+        values = self._all_values()
+        if isinstance(self.relation, Overlap):
+            return torch.arange(len(values), device=values.device)
+        return _keys(values, self.relation)
 
     def codes(self) -> Tensor:
-        """Return the values as the kernels read them, [B]: int64 with -1 = missing, or float64 with NaN = missing."""
-        if self.values.is_floating_point():
-            return self.values.double()
-        if isinstance(self.relation, Equal):
-            return self.values.long()
-        return self.values.double().masked_fill(self.values == -1, torch.nan)
+        """Return what else the kernels need to compute the relation, the columns' behind the rows'.
 
-    def positives(self) -> Tensor:
-        """Return the dense relation, [B, B] bool. The diagonal is true: views of one sample are always positives."""
-        codes = self.codes()
-        known = codes.isfinite() if codes.is_floating_point() else codes != -1
-        if isinstance(self.relation, Equal):
-            near = codes[:, None] == codes
-        else:
-            near = (codes[:, None] - codes).abs() <= self.relation.tolerance
-        same_sample = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
-        return (near & known & known[:, None]) | same_sample
+        Rbf: [L] float64 u with relation 2^-((u_i - u_j)^2). Overlap: [W, 2, L] int32 words of bits, one a cell: what is
+        1, and what is known. Otherwise empty.
+        """
+        if isinstance(self.relation, Rbf):
+            scale = self.relation.sigma * math.sqrt(2 * math.log(2))
+            return _keys(self._all_values(), self.relation).nan_to_num(0.0, 0.0, 0.0) / scale
+        if isinstance(self.relation, Overlap):
+            ones, known = _cells(self._all_values())
+            return torch.stack([_words(ones), _words(known)]).permute(2, 0, 1).contiguous()
+        return torch.empty(0, device=self.values.device)
+
+    def _all_values(self) -> Tensor:
+        return self.values if self.columns is None else torch.cat([self.values, self.columns])
+
+
+def _keys(values: Tensor, relation: Relation) -> Tensor:
+    """Return values to compare: int64 where -1 is missing, or float64 where what is not finite is missing."""
+    if values.is_floating_point():
+        return values.double()
+    if isinstance(relation, Equal):
+        return values.long()
+    numbers = values.double()
+    return numbers.masked_fill(numbers == -1, torch.nan)
+
+
+def _known(keys: Tensor) -> Tensor:
+    return keys.isfinite() if keys.is_floating_point() else keys != -1
+
+
+def _cells(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which cells of a multi-hot label are 1, and which are known, each bool [B, C]."""
+    ones = values == 1
+    return ones, ones | (values == 0)
+
+
+def _jaccard(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return |1 in both| / |1 in either| over the cells known in both, [B, B'] float64; see :class:`Overlap`."""
+    ones, known = (cells.double() for cells in _cells(rows))
+    other_ones, other_known = (cells.double() for cells in _cells(columns))
+    both = ones @ other_ones.T
+    either = ones @ other_known.T + known @ other_ones.T - both
+    comparable = known @ other_known.T > 0
+    return torch.where(either > 0, both / either.clamp_min(1), comparable.double())
+
+
+def _words(cells: Tensor) -> Tensor:
+    """Pack bool [L, C] into int32 words [L, W]: cell c is bit c % 32 of word c // 32."""
+    padded = torch.nn.functional.pad(cells, (0, -cells.shape[1] % WORD))
+    bits = 1 << torch.arange(WORD, dtype=torch.int32, device=cells.device)
+    return (padded.view(len(cells), -1, WORD) * bits).sum(2, dtype=torch.int32)

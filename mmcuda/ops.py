@@ -1,9 +1,13 @@
-"""The operators of csrc/ops.cpp as PyTorch knows them: shapes without data, gradients, autocast."""
+"""The operators of csrc/ops.cpp as PyTorch knows them: shapes without data, gradients.
+
+Items are the rows and, in cross-contrast, the columns behind them: L = N or N + M. Anchors are the rows and, with
+``both_ways``, the columns, too: A = N or N + M.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,66 +15,243 @@ from torch import Tensor
 from mmcuda import _extension
 
 
+class Relations(NamedTuple):
+    """K label sets as the kernels read them; a mask is one more, the last."""
+
+    ranks: Tensor  # [K, 3, L] int32 from label_ranks, per item
+    codes: list[Tensor]  # K: empty (Equal, Within), float64 [L] (Rbf) or int32 [W, 2, L] (Overlap)
+    mask: Tensor | None  # [B, B'] dense relation in the dtype of the computation
+    totals: Tensor  # [K (+ 1), L] float64: how many positives an item has
+    weights: list[float]  # K (+ 1)
+
+
 def label_ranks(labels: Sequence[Tensor], tolerances: Sequence[float]) -> Tensor:
-    """Turn label values into rank intervals: b's positives are the samples a with first_b <= rank_a <= last_b.
+    """Turn label values into rank intervals: b's positives are the items a with first_b <= rank_a <= last_b.
 
     Args:
-        labels: K tensors [B], int64 (-1 = missing) or float64 (not finite = missing).
+        labels: K tensors [L], int64 (-1 = missing) or float64 (not finite = missing).
         tolerances: per label set the largest difference between positives; 0 for integer labels.
 
     Returns:
-        [K, 3, B] int32: rank, first, last.
+        [K, 3, L] int32: rank, first, last.
     """
     ranks: Tensor = torch.ops.mmcuda.label_ranks(labels, tolerances)
     return ranks
 
 
-def supcon_losses(
-    features: Tensor, ranks: Tensor, weights: Sequence[float], mask: Tensor | None, temperature: float
-) -> Tensor:
-    """Return the loss of every row, [N], differentiable once with respect to ``features``.
+def relation_totals(ranks: Tensor, codes: Sequence[Tensor], rows: int, self_offset: int | None) -> Tensor:
+    """Return how many positives every item has on the other side, [K, L] float64 (soft positives count in part).
 
     Args:
-        features: [N, D] float32 or float64; the N / B views of a sample are adjacent.
-        ranks: [K, 3, B] from :func:`label_ranks`.
-        weights: per label set its weight.
-        mask: [B, B] dense relation in the dtype of ``features``, of weight 1, or None.
-        temperature: tau > 0.
+        ranks: [K, 3, L].
+        codes: as in :class:`Relations`.
+        rows: N; the items behind the rows are columns.
+        self_offset: row i is column i + self_offset and no positive of itself; None: they are different items.
     """
-    losses: Tensor = torch.ops.mmcuda.supcon_fwd(features, ranks, weights, mask, temperature)[0]
+    totals: Tensor = torch.ops.mmcuda.relation_totals(ranks, codes, rows, self_offset)
+    return totals
+
+
+def contrastive_losses(
+    rows: Tensor,
+    columns: Tensor | None,
+    temperature: Tensor,
+    relations: Relations,
+    self_offset: int | None,
+    positives: str,
+    denominator: str,
+    both_ways: bool,
+) -> Tensor:
+    """Return the loss of every anchor, [A], differentiable once in the features and the temperature.
+
+    Args:
+        rows: [N, D] float32, float64 or bfloat16.
+        columns: [M, D] in the same dtype; None: the rows themselves.
+        temperature: [] float32 or float64, positive.
+        relations: what makes positives.
+        self_offset: row i is column i + self_offset, a pair that is left out; None: rows and columns are different.
+        positives: "outside" or "inside" the logarithm.
+        denominator: "all", "negatives" or "one_positive".
+        both_ways: columns are anchors, too.
+    """
+    run = torch.ops.mmcuda.contrastive_fwd if torch.compiler.is_compiling() else _Contrastive.apply
+    losses: Tensor = run(rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways)[0]
     return losses
+
+
+def pair_margin_losses(
+    rows: Tensor, columns: Tensor | None, relations: Relations, self_offset: int | None, margin: float
+) -> Tensor:
+    """Return the pair margin loss of every row, the mean over its pairs, [N], differentiable once in the features."""
+    ranks, codes, _, _, weights = relations
+    run = torch.ops.mmcuda.pair_margin_fwd if torch.compiler.is_compiling() else _PairMargin.apply
+    losses: Tensor = run(rows, columns, ranks, codes, weights, self_offset, margin)
+    return losses
+
+
+# ---- shapes --------------------------------------------------------------------------------------------------------
+
+
+def _compute_dtype(features: Tensor) -> torch.dtype:
+    return torch.promote_types(features.dtype, torch.float32)
 
 
 def _label_ranks_fake(labels: Sequence[Tensor], tolerances: Sequence[float]) -> Tensor:
     return labels[0].new_empty((len(labels), 3, labels[0].shape[0]), dtype=torch.int32)
 
 
-def _supcon_fwd_fake(features: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    rows = features.shape[0]
-    return features.new_empty(rows), features.new_empty((2, rows))
+def _relation_totals_fake(ranks: Tensor, codes: Sequence[Tensor], rows: int, self_offset: int | None) -> Tensor:
+    return ranks.new_empty((ranks.shape[0], ranks.shape[2]), dtype=torch.float64)
 
 
-def _supcon_bwd_fake(grad_losses: Tensor, features: Tensor, *args: Any) -> Tensor:
-    return features.new_empty(features.shape)
+def _contrastive_fwd_fake(
+    rows: Tensor,
+    columns: Tensor | None,
+    temperature: Tensor,
+    ranks: Tensor,
+    codes: Sequence[Tensor],
+    mask: Tensor | None,
+    totals: Tensor,
+    weights: Sequence[float],
+    self_offset: int | None,
+    positives: str,
+    denominator: str,
+    both_ways: bool,
+) -> tuple[Tensor, Tensor]:
+    anchors = rows.shape[0] + (columns.shape[0] if both_ways and columns is not None else 0)
+    sets = len(weights)
+    sums = (1 if denominator == "all" else sets) + (sets if positives == "inside" else 0)
+    slots = 2 * sums + (sets if denominator == "one_positive" else 0)
+    dtype = _compute_dtype(rows)
+    return rows.new_empty(anchors, dtype=dtype), rows.new_empty((slots, anchors), dtype=dtype)
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    features, ranks, ctx.weights, mask, ctx.temperature = inputs
+def _gradients_fake(rows: Tensor, columns: Tensor | None, need_rows: bool, need_columns: bool) -> tuple[Tensor, Tensor]:
+    return (
+        rows.new_empty(rows.shape if need_rows else (0, rows.shape[1])),
+        rows.new_empty(columns.shape if need_columns and columns is not None else (0, rows.shape[1])),
+    )
+
+
+def _contrastive_bwd_fake(
+    grad_losses: Tensor,
+    statistics: Tensor,
+    need_rows: bool,
+    need_columns: bool,
+    rows: Tensor,
+    columns: Tensor | None,
+    *args: Any,
+) -> tuple[Tensor, Tensor]:
+    return _gradients_fake(rows, columns, need_rows, need_columns)
+
+
+def _pair_margin_fwd_fake(rows: Tensor, *args: Any) -> Tensor:
+    return rows.new_empty(rows.shape[0], dtype=_compute_dtype(rows))
+
+
+def _pair_margin_bwd_fake(
+    grad_losses: Tensor, rows: Tensor, columns: Tensor | None, *args: Any
+) -> tuple[Tensor, Tensor]:
+    return _gradients_fake(rows, columns, True, True)
+
+
+# ---- gradients -----------------------------------------------------------------------------------------------------
+
+
+def _contrastive_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    rows, columns, temperature, ranks, codes, mask, totals, *ctx.settings = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(features, output[1], ranks, mask)
+    ctx.save_for_backward(output[1], rows, columns, temperature, ranks, mask, totals, *codes)
 
 
-def _supcon_backward(ctx: Any, grad_losses: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    if ctx.needs_input_grad[3]:
+def _contrastive_backward(ctx: Any, grad_losses: Tensor | None, _: None) -> tuple[Any, ...]:
+    need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
+    if ctx.needs_input_grad[5]:
         raise NotImplementedError("the fused loss has no gradient of the mask")
+    statistics, rows, columns, temperature, ranks, mask, totals, *codes = ctx.saved_tensors
+    no_codes = [None] * len(codes)
     if grad_losses is None:
-        return (None,) * 5
-    features, statistics, ranks, mask = ctx.saved_tensors
-    grad_features = torch.ops.mmcuda.supcon_bwd(
-        grad_losses, features, statistics, ranks, ctx.weights, mask, ctx.temperature
+        return None, None, None, None, no_codes, *(None,) * 7
+    grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
+        grad_losses,
+        statistics,
+        need_rows or need_temperature,
+        need_columns,
+        rows,
+        columns,
+        temperature,
+        ranks,
+        codes,
+        mask,
+        totals,
+        *ctx.settings,
     )
-    return grad_features, None, None, None, None
+    grad_temperature = None
+    if need_temperature:
+        # s = x.y / tau: dL/dtau = -sum G s / tau, and sum_i x_i.(dL/dx_i) is sum G s, twice that in self-contrast.
+        dtype = _compute_dtype(rows)
+        grad_log = (rows.to(dtype) * grad_rows.to(dtype)).sum() * (0.5 if columns is None else 1.0)
+        grad_temperature = -grad_log.to(temperature.dtype) / temperature
+    return (
+        grad_rows if need_rows else None,
+        grad_columns if need_columns else None,
+        grad_temperature,
+        None,
+        no_codes,
+        *(None,) * 7,
+    )
+
+
+def _pair_margin_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    rows, columns, ranks, codes, *ctx.settings = inputs
+    ctx.save_for_backward(rows, columns, ranks, *codes)
+
+
+def _pair_margin_backward(ctx: Any, grad_losses: Tensor) -> tuple[Any, ...]:
+    rows, columns, ranks, *codes = ctx.saved_tensors
+    grad_rows, grad_columns = torch.ops.mmcuda.pair_margin_bwd(grad_losses, rows, columns, ranks, codes, *ctx.settings)
+    need_rows, need_columns = ctx.needs_input_grad[:2]
+    return (
+        grad_rows if need_rows else None,
+        grad_columns if need_columns else None,
+        None,
+        [None] * len(codes),
+        *(None,) * 3,
+    )
+
+
+class _Contrastive(torch.autograd.Function):
+    """What eager mode calls: the registered gradient below costs some 100 microseconds more of Python."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = torch.ops.mmcuda.contrastive_fwd(*inputs)
+        _contrastive_setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _without_lists(_contrastive_backward(ctx, *grads))
+
+
+class _PairMargin(torch.autograd.Function):
+    """The same for the pair margin loss."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = torch.ops.mmcuda.pair_margin_fwd(*inputs)
+        _pair_margin_setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _without_lists(_pair_margin_backward(ctx, *grads))
+
+
+def _without_lists(grads: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A registered gradient answers a list of tensors with a list, a Function with None."""
+    return tuple(None if isinstance(grad, list) else grad for grad in grads)
 
 
 def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
@@ -78,10 +259,16 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
 
 
 if _extension.native is not None:
-    torch.library.register_fake("mmcuda::label_ranks", _label_ranks_fake)
-    torch.library.register_fake("mmcuda::supcon_fwd", _supcon_fwd_fake)
-    torch.library.register_fake("mmcuda::supcon_bwd", _supcon_bwd_fake)
-    torch.library.register_autograd("mmcuda::supcon_fwd", _supcon_backward, setup_context=_save_for_backward)
-    torch.library.register_autograd("mmcuda::supcon_bwd", _refuse_double_backward)
-    for _device in ("cpu", "cuda"):
-        torch.library.register_autocast("mmcuda::supcon_fwd", _device, torch.float32)
+    for _name, _fake in {
+        "label_ranks": _label_ranks_fake,
+        "relation_totals": _relation_totals_fake,
+        "contrastive_fwd": _contrastive_fwd_fake,
+        "contrastive_bwd": _contrastive_bwd_fake,
+        "pair_margin_fwd": _pair_margin_fwd_fake,
+        "pair_margin_bwd": _pair_margin_bwd_fake,
+    }.items():
+        torch.library.register_fake(f"mmcuda::{_name}", _fake)
+    torch.library.register_autograd("mmcuda::contrastive_fwd", _contrastive_backward, setup_context=_contrastive_setup)
+    torch.library.register_autograd("mmcuda::pair_margin_fwd", _pair_margin_backward, setup_context=_pair_margin_setup)
+    torch.library.register_autograd("mmcuda::contrastive_bwd", _refuse_double_backward)
+    torch.library.register_autograd("mmcuda::pair_margin_bwd", _refuse_double_backward)

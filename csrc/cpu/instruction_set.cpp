@@ -9,6 +9,7 @@ extern const InstructionSet k_portable;
 #ifdef MMCUDA_X86
 extern const InstructionSet k_avx2;
 extern const InstructionSet k_avx512;
+extern const InstructionSet k_avx512bf16;
 #endif
 
 std::vector<const InstructionSet*> usable_instruction_sets() {
@@ -17,6 +18,7 @@ std::vector<const InstructionSet*> usable_instruction_sets() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   const bool fma = __builtin_cpu_supports("fma");
+  if (avx512 && fma && __builtin_cpu_supports("avx512bf16")) usable.push_back(&k_avx512bf16);
   if (avx512 && fma) usable.push_back(&k_avx512);
   if (__builtin_cpu_supports("avx2") && fma) usable.push_back(&k_avx2);
 #endif

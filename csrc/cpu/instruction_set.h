@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "../supcon.h"
+#include "../contrastive.h"
 
 namespace mmcuda {
 

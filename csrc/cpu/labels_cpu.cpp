@@ -1,4 +1,4 @@
-// Label values to rank intervals (see supcon.h), by one sort per label set.
+// Label values to rank intervals (see contrastive.h), by one sort per label set.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -1,0 +1,342 @@
+// Host side of the contrastive losses on the CPU: which sums a variant needs, the passes over the block pairs, and the
+// losses and gradients of the anchors from the sums. The maths is in contrastive.h.
+
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+#include <tuple>
+
+#include "workspace.h"
+
+namespace mmcuda {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kLn2 = 0.6931471805599453;
+
+struct Arguments {
+  Features features;
+  Labels labels;
+  double temperature;
+  Tensor totals;  // [K, L] contiguous
+  std::vector<double> weights;
+  bool inside, one_positive, all;
+  bool both_ways;
+
+  Arguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature_, const Tensor& ranks,
+            const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, const Tensor& totals_,
+            std::vector<double> weights_, std::optional<int64_t> self_offset, const std::string& positives,
+            const std::string& denominator, bool both_ways_)
+      : features(rows, columns, self_offset),
+        labels(ranks, codes, mask, features),
+        totals(torch::stable::contiguous(totals_)),
+        weights(std::move(weights_)),
+        inside(positives == "inside"),
+        one_positive(denominator == "one_positive"),
+        all(denominator == "all"),
+        both_ways(both_ways_) {
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
+    STD_TORCH_CHECK(totals.numel() == labels.sets() * features.items() && totals.scalar_type() == ScalarType::Double,
+                    "totals must be [", labels.sets(), ", ", features.items(), "] float64");
+    STD_TORCH_CHECK(inside || positives == "outside", "positives must be 'outside' or 'inside', got ", positives);
+    STD_TORCH_CHECK(all || one_positive || denominator == "negatives",
+                    "denominator must be 'all', 'negatives' or 'one_positive', got ", denominator);
+    STD_TORCH_CHECK(!(inside && one_positive), "denominator 'one_positive' has its positives outside the log");
+    STD_TORCH_CHECK(!(both_ways && features.self()), "both_ways needs columns");
+    STD_TORCH_CHECK(temperature_.numel() == 1, "temperature must be one number");
+    temperature = temperature_.scalar_type() == ScalarType::Float ? *temperature_.const_data_ptr<float>()
+                                                                  : *temperature_.const_data_ptr<double>();
+    STD_TORCH_CHECK(temperature > 0 && std::isfinite(temperature), "temperature must be positive and finite, got ",
+                    temperature);
+  }
+
+  int64_t anchors() const { return both_ways ? features.items() : features.n; }
+  int64_t sets() const { return labels.sets(); }
+  double total(int64_t k, int64_t item) const {
+    return totals.const_data_ptr<double>()[k * features.items() + item];
+  }
+  // a_ki of an anchor
+  double active_weight(int64_t k, int64_t anchor) const {
+    const double positives = total(k, anchor);
+    if (!(positives > 0)) return 0;
+    if (all || one_positive) return weights[k];
+    const double pairs = anchor < features.n ? features.row_pairs() : features.column_pairs(anchor - features.n);
+    return pairs - positives > 1e-6 ? weights[k] : 0;
+  }
+};
+
+// What forward and backward share: the features and labels, the exponential sums, and the place of each anchor in the
+// statistics [S, A]: shift and sum of each exponential sum, then the mean sigmoids.
+template <class T>
+struct Pass : Workspace<T> {
+  const Arguments& args;
+  std::vector<ExponentialSum<T>> sums;
+  int64_t denominators;  // how many sums are denominators; one per set or one for all
+
+  Pass(const Arguments& arguments, const Kernels<T>& kernels)
+      : Workspace<T>(arguments.features, kernels), args(arguments), denominators(args.all ? 1 : args.sets()) {
+    this->batch.both_ways = args.both_ways;
+    this->pack_features();
+    this->set_temperature(args.temperature);
+    this->expand_labels(args.labels);
+    for (int64_t k = 0; k < denominators; ++k) add_sum(args.all ? Weight::kEvery : Weight::kUnrelated, k);
+    for (int64_t k = 0; args.inside && k < args.sets(); ++k) add_sum(Weight::kRelated, k);
+  }
+
+  int64_t denominator(int64_t k) const { return args.all ? 0 : k; }
+  int64_t numerator(int64_t k) const { return denominators + k; }
+  bool has_linear() const { return !args.inside && !args.one_positive; }
+
+  // a_ki / n_ki, times g_i where given
+  template <class V>
+  V* positive_weights(const T* g) {
+    V* positive = this->template per_item<V>(args.sets());
+    for_each_anchor([&](int64_t a, int64_t item) {
+      for (int64_t k = 0; k < args.sets(); ++k) {
+        const double active = args.active_weight(k, a);
+        const double value = active > 0 ? active / args.total(k, a) * (g ? g[a] : 1) : 0;
+        positive[k * this->batch.items + item] = static_cast<V>(value);
+      }
+    });
+    return positive;
+  }
+
+  // visit(anchor, padded item)
+  template <class Visit>
+  void for_each_anchor(const Visit& visit) const {
+    for (int64_t a = 0; a < args.anchors(); ++a) visit(a, this->padded(a));
+  }
+
+ private:
+  void add_sum(Weight weight, int64_t k) {
+    sums.push_back({weight, k, this->per_item(1, static_cast<T>(this->bound)), nullptr, nullptr});
+  }
+};
+
+// Gives every sum its shifts: the bound of all dot products where that is safe, else the largest of each item.
+template <class T>
+void find_shifts(Pass<T>& pass) {
+  if (pass.batch.constant_shift) return;
+  constexpr T kLowest = std::numeric_limits<T>::lowest();
+  for (const ExponentialSum<T>& sum : pass.sums) std::fill(sum.max, sum.max + pass.batch.items, kLowest);
+  pass.for_each_block_pair([&](int64_t i, int64_t j) {
+    pass.kernel.maximum(pass.batch, static_cast<int64_t>(pass.sums.size()), pass.sums.data(), i, j);
+  });
+  for (const ExponentialSum<T>& sum : pass.sums) std::replace(sum.max, sum.max + pass.batch.items, kLowest, T(0));
+}
+
+template <class T>
+void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* statistics) {
+  Pass<T> pass(args, kernels);
+  const Batch<T>& batch = pass.batch;
+  const int64_t items = batch.items, sets = args.sets(), anchors = args.anchors();
+  const auto count = static_cast<int64_t>(pass.sums.size());
+  std::vector<double> sums(count * items, 0.), linear(items, 0.), sigmoid(args.one_positive ? sets * items : 0, 0.);
+  const double* positive = pass.template positive_weights<double>(nullptr);
+  if (!pass.all_poisoned()) {
+    find_shifts(pass);
+    for (int64_t s = 0; s < count; ++s) pass.sums[s].sum = sums.data() + s * items;
+    const ForwardTerms<T> terms{count, pass.sums.data(), pass.has_linear() ? positive : nullptr, linear.data()};
+    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.forward(batch, terms, i, j); });
+    if (args.one_positive) {
+      T* log_sum = pass.per_item(sets);
+      for (int64_t s = 0; s < sets * items; ++s) log_sum[s] = static_cast<T>(std::log2(sums[s]));
+      const SoftplusTerms<T> softplus{pass.sums.data(), log_sum, positive, linear.data(), sigmoid.data()};
+      pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.softplus(batch, softplus, i, j); });
+    }
+  }
+
+  pass.for_each_anchor([&](int64_t a, int64_t item) {
+    const auto log_of = [&](int64_t s) {
+      return pass.sums[s].max[item] / args.temperature + std::log(sums[s * items + item]);
+    };
+    // Sets that are not active are left out, also because their sums may be empty: log 0.
+    double loss = args.one_positive ? linear[item] * kLn2 : -linear[item] / args.temperature;
+    bool active = false;
+    for (int64_t k = 0; k < sets; ++k) {
+      const double weight = args.active_weight(k, a);
+      if (!(weight > 0)) continue;
+      active = true;
+      if (!args.one_positive) loss += weight * log_of(pass.denominator(k));
+      if (args.inside) loss -= weight * (log_of(pass.numerator(k)) - std::log(args.total(k, a)));
+    }
+    losses[a] = static_cast<T>(!active ? 0 : pass.poisoned(item) ? kNan : loss);
+    for (int64_t s = 0; s < count; ++s) {
+      statistics[2 * s * anchors + a] = pass.sums[s].max[item];
+      statistics[(2 * s + 1) * anchors + a] = static_cast<T>(sums[s * items + item]);
+    }
+    for (int64_t k = 0; args.one_positive && k < sets; ++k) {
+      const double total = args.total(k, a);
+      statistics[(2 * count + k) * anchors + a] =
+          static_cast<T>(total > 0 ? sigmoid[k * items + item] / total : 0);
+    }
+  });
+}
+
+// Fills the shifts and coefficients of the exponential sums from the statistics of the forward. Items that are no
+// anchors keep the coefficient 0.
+template <class T>
+void set_coefficients(Pass<T>& pass, const T* g, const T* statistics) {
+  const Arguments& args = pass.args;
+  const int64_t anchors = args.anchors();
+  const auto count = static_cast<int64_t>(pass.sums.size());
+  for (int64_t s = 0; s < count; ++s) {
+    ExponentialSum<T>& sum = pass.sums[s];
+    T* coefficient = pass.per_item(1);
+    sum.coefficient = coefficient;
+    pass.for_each_anchor([&](int64_t a, int64_t item) {
+      sum.max[item] = statistics[2 * s * anchors + a];
+      double active = 0;
+      if (sum.weight == Weight::kEvery) {
+        for (int64_t k = 0; k < args.sets(); ++k) active += args.active_weight(k, a);
+      } else {
+        active = args.active_weight(sum.set, a) * (sum.weight == Weight::kRelated ? -1 : 1);
+      }
+      if (args.one_positive) active *= statistics[(2 * count + s) * anchors + a];
+      const double value = statistics[(2 * s + 1) * anchors + a];
+      if (active != 0 && value > 0) coefficient[item] = static_cast<T>(g[a] * active / value);
+    });
+  }
+}
+
+template <class T>
+std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& kernels, const T* g, const T* statistics,
+                                    bool need_rows, bool need_columns) {
+  Pass<T> pass(args, kernels);
+  const Batch<T>& batch = pass.batch;
+  T* gradient = pass.per_item(batch.dp);
+  if (!pass.all_poisoned()) {
+    set_coefficients(pass, g, statistics);
+    T* log_sum = args.one_positive ? pass.per_item(args.sets()) : nullptr;
+    if (args.one_positive) {
+      pass.for_each_anchor([&](int64_t a, int64_t item) {
+        for (int64_t k = 0; k < args.sets(); ++k) {
+          log_sum[k * batch.items + item] = std::log2(statistics[(2 * k + 1) * args.anchors() + a]);
+        }
+      });
+    }
+    const BackwardTerms<T> terms{static_cast<int64_t>(pass.sums.size()),
+                                 pass.sums.data(),
+                                 args.inside ? nullptr : pass.template positive_weights<T>(g),
+                                 log_sum,
+                                 gradient,
+                                 args.features.self() || need_rows,
+                                 args.features.self() || need_columns};
+    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.backward(batch, terms, i, j); });
+  }
+  const T scale = static_cast<T>(1 / args.temperature);
+  const auto side = [&](const Tensor& like, int64_t begin) {
+    return gradient_like<T>(like, [&](int64_t i, T* row) {
+      const T* from = gradient + (begin + i) * batch.dp;
+      const T factor = pass.poisoned(begin + i) ? static_cast<T>(kNan) : scale;
+      for (int64_t k = 0; k < batch.d; ++k) row[k] = factor * from[k];
+    });
+  };
+  const Tensor none = torch::stable::new_empty(args.features.rows, {0, args.features.d});
+  return {need_rows ? side(args.features.rows, 0) : none,
+          need_columns && args.features.columns ? side(*args.features.columns, batch.column_begin) : none};
+}
+
+std::tuple<Tensor, Tensor> contrastive_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
+                                               const Tensor& temperature, const Tensor& ranks,
+                                               const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
+                                               const Tensor& totals, std::vector<double> weights,
+                                               std::optional<int64_t> self_offset, std::string positives,
+                                               std::string denominator, bool both_ways) {
+  const Arguments args(rows, columns, temperature, ranks, codes, mask, totals, std::move(weights), self_offset,
+                       positives, denominator, both_ways);
+  const int64_t sums = (args.all ? 1 : args.sets()) + (args.inside ? args.sets() : 0);
+  const int64_t slots = 2 * sums + (args.one_positive ? args.sets() : 0);
+  const ScalarType dtype = compute_dtype(rows.scalar_type());
+  Tensor losses = torch::stable::empty({args.anchors()}, dtype);
+  Tensor statistics = torch::stable::empty({slots, args.anchors()}, dtype);
+  dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
+    forward<T>(args, kernels, losses.mutable_data_ptr<T>(), statistics.mutable_data_ptr<T>());
+  });
+  return {losses, statistics};
+}
+
+std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_losses, const Tensor& statistics, bool need_rows,
+                                               bool need_columns, const Tensor& rows,
+                                               const std::optional<Tensor>& columns, const Tensor& temperature,
+                                               const Tensor& ranks, const std::vector<Tensor>& codes,
+                                               const std::optional<Tensor>& mask, const Tensor& totals,
+                                               std::vector<double> weights, std::optional<int64_t> self_offset,
+                                               std::string positives, std::string denominator, bool both_ways) {
+  const Arguments args(rows, columns, temperature, ranks, codes, mask, totals, std::move(weights), self_offset,
+                       positives, denominator, both_ways);
+  const Tensor grads = torch::stable::contiguous(grad_losses), stats = torch::stable::contiguous(statistics);
+  const ScalarType dtype = compute_dtype(rows.scalar_type());
+  STD_TORCH_CHECK(grads.numel() == args.anchors() && grads.scalar_type() == dtype, "grad_losses must be [",
+                  args.anchors(), "] in the dtype of the losses");
+  STD_TORCH_CHECK(stats.dim() == 2 && stats.size(1) == args.anchors() && stats.scalar_type() == dtype,
+                  "statistics must be those of the forward");
+  std::tuple<Tensor, Tensor> result;
+  dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
+    result = backward<T>(args, kernels, grads.const_data_ptr<T>(), stats.const_data_ptr<T>(), need_rows, need_columns);
+  });
+  return result;
+}
+
+// ---- how many positives --------------------------------------------------------------------------------------------
+
+// Of an interval of ranks: items of the other side with a rank in it, from their running count over the ranks.
+void count_intervals(const int32_t* ranks, const Features& features, double* totals) {
+  const int64_t items = features.items();
+  const int32_t* first = ranks + items;
+  const int32_t* last = ranks + 2 * items;
+  const int64_t highest = *std::max_element(ranks, ranks + items);
+  const auto count_side = [&](int64_t begin, int64_t end, int64_t other_begin, int64_t other_end) {
+    std::vector<int64_t> below(highest + 2, 0);  // items of the other side with a rank below r
+    for (int64_t j = other_begin; j < other_end; ++j) ++below[ranks[j] + 1];
+    for (int64_t r = 0; r <= highest; ++r) below[r + 1] += below[r];
+    for (int64_t i = begin; i < end; ++i) {
+      totals[i] = static_cast<double>(below[std::min<int64_t>(last[i], highest) + 1] - below[first[i]]);
+    }
+  };
+  if (features.self()) {
+    count_side(0, items, 0, items);
+  } else {
+    count_side(0, features.n, features.n, items);
+    count_side(features.n, items, 0, features.n);
+  }
+  if (!features.self_offset) return;
+  for (int64_t i = 0; i < features.n; ++i) {  // an item's rank is in its own interval
+    totals[i] -= 1;
+    if (!features.self()) totals[features.n + *features.self_offset + i] -= 1;
+  }
+}
+
+Tensor relation_totals_cpu(const Tensor& ranks, const std::vector<Tensor>& codes, int64_t rows,
+                           std::optional<int64_t> self_offset) {
+  STD_TORCH_CHECK(ranks.dim() == 3 && rows > 0 && rows <= ranks.size(2), "rows must be in 1 .. L = ", ranks.size(2),
+                  ", got ", rows);
+  const int64_t items = ranks.size(2), sets = ranks.size(0);
+  // Relations need no features: one of value 0 stands for them.
+  const auto zeros = [](int64_t count) { return torch::stable::empty({count, 1}, ScalarType::Double); };
+  const Features features(zeros(rows), items > rows ? std::optional(zeros(items - rows)) : std::nullopt, self_offset);
+  const Labels labels(ranks, codes, std::nullopt, features);
+  Tensor totals = torch::stable::empty({sets, items}, ScalarType::Double);
+  auto* out = totals.mutable_data_ptr<double>();
+  Workspace<double> work(features, instruction_set().fp64);
+  work.expand_labels(labels);
+  for (int64_t k = 0; k < sets; ++k) {
+    if (codes[k].numel() == 0) {
+      count_intervals(labels.ranks.const_data_ptr<int32_t>() + 3 * k * items, features, out + k * items);
+      continue;
+    }
+    std::vector<double> counts(work.batch.items, 0.);
+    work.for_each_block_pair([&](int64_t i, int64_t j) { work.kernel.count(work.batch, k, i, j, counts.data()); });
+    for (int64_t i = 0; i < items; ++i) out[k * items + i] = counts[work.padded(i)];
+  }
+  return totals;
+}
+
+}  // namespace
+}  // namespace mmcuda
+
+STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) {
+  m.impl("relation_totals", TORCH_BOX(&mmcuda::relation_totals_cpu));
+  m.impl("contrastive_fwd", TORCH_BOX(&mmcuda::contrastive_fwd_cpu));
+  m.impl("contrastive_bwd", TORCH_BOX(&mmcuda::contrastive_bwd_cpu));
+}

@@ -1,0 +1,118 @@
+// Host side of the pair margin loss on the CPU. The maths is in contrastive.h.
+
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "workspace.h"
+
+namespace mmcuda {
+namespace {
+
+struct Arguments {
+  Features features;
+  Labels labels;
+  std::vector<double> weights;
+  double margin;
+
+  Arguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& ranks,
+            const std::vector<Tensor>& codes, std::vector<double> weights_, std::optional<int64_t> self_offset,
+            double margin_)
+      : features(rows, columns, self_offset),
+        labels(ranks, codes, std::nullopt, features),
+        weights(std::move(weights_)),
+        margin(margin_) {
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
+  }
+};
+
+template <class T>
+struct Pass : Workspace<T> {
+  std::vector<T> weights;
+  MarginTerms<T> terms{};
+
+  Pass(const Arguments& args, const Kernels<T>& kernels)
+      : Workspace<T>(args.features, kernels), weights(args.weights.begin(), args.weights.end()) {
+    this->pack_features();
+    this->expand_labels(args.labels);
+    terms.margin = static_cast<T>(args.margin);
+    terms.weights = weights.data();
+  }
+
+  // Row i of features [.., D] in the dtype of the computation.
+  void read_row(const Tensor& features, int64_t i, T* row) const {
+    const int64_t d = this->batch.d;
+    if (features.scalar_type() == ScalarType::BFloat16) {
+      const auto* from = static_cast<const uint16_t*>(features.const_data_ptr()) + i * d;
+      for (int64_t k = 0; k < d; ++k) row[k] = __builtin_bit_cast(float, uint32_t{from[k]} << 16);
+    } else {
+      std::copy_n(features.const_data_ptr<T>() + i * d, d, row);
+    }
+  }
+};
+
+Tensor pair_margin_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& ranks,
+                           const std::vector<Tensor>& codes, std::vector<double> weights,
+                           std::optional<int64_t> self_offset, double margin) {
+  const Arguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
+  Tensor losses = torch::stable::empty({args.features.n}, compute_dtype(rows.scalar_type()));
+  dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
+    Pass<T> pass(args, kernels);
+    std::vector<double> loss(pass.batch.items, 0.);
+    pass.terms.loss = loss.data();
+    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.margin(pass.batch, pass.terms, i, j); });
+    T* out = losses.mutable_data_ptr<T>();
+    const double pairs = std::max(args.features.row_pairs(), 1.);
+    for (int64_t i = 0; i < args.features.n; ++i) {
+      out[i] = pass.poisoned(i) ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(loss[i] / pairs);
+    }
+  });
+  return losses;
+}
+
+// dL/dx_i = 2 / pairs sum_j B_ij (x_i - y_j): the kernel leaves -B Y and the sums of B.
+std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const Tensor& rows,
+                                               const std::optional<Tensor>& columns, const Tensor& ranks,
+                                               const std::vector<Tensor>& codes, std::vector<double> weights,
+                                               std::optional<int64_t> self_offset, double margin) {
+  const Arguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
+  const Features& features = args.features;
+  const Tensor grads = torch::stable::contiguous(grad_losses);
+  STD_TORCH_CHECK(grads.numel() == features.n && grads.scalar_type() == compute_dtype(rows.scalar_type()),
+                  "grad_losses must be [", features.n, "] in the dtype of the losses");
+  std::tuple<Tensor, Tensor> result;
+  dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
+    Pass<T> pass(args, kernels);
+    const Batch<T>& batch = pass.batch;
+    T* upstream = pass.per_item(1);
+    std::copy_n(grads.const_data_ptr<T>(), features.n, upstream);
+    std::vector<double> sum(batch.items, 0.);
+    T* gradient = pass.per_item(batch.dp);
+    pass.terms.upstream = upstream;
+    pass.terms.gradient = gradient;
+    pass.terms.sum = sum.data();
+    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.margin_backward(batch, pass.terms, i, j); });
+    const T scale = static_cast<T>(2 / std::max(features.row_pairs(), 1.));
+    const auto side = [&](const Tensor& like, int64_t begin) {
+      return gradient_like<T>(like, [&](int64_t i, T* row) {
+        const int64_t item = begin + i;
+        const T* from = gradient + item * batch.dp;
+        const T factor = pass.poisoned(item) ? std::numeric_limits<T>::quiet_NaN() : scale;
+        pass.read_row(like, i, row);
+        for (int64_t k = 0; k < batch.d; ++k) row[k] = factor * (static_cast<T>(sum[item]) * row[k] + from[k]);
+      });
+    };
+    result = {side(features.rows, 0),
+              features.columns ? side(*features.columns, batch.column_begin)
+                               : torch::stable::new_empty(features.rows, {0, features.d})};
+  });
+  return result;
+}
+
+}  // namespace
+}  // namespace mmcuda
+
+STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) {
+  m.impl("pair_margin_fwd", TORCH_BOX(&mmcuda::pair_margin_fwd_cpu));
+  m.impl("pair_margin_bwd", TORCH_BOX(&mmcuda::pair_margin_bwd_cpu));
+}

@@ -1,0 +1,313 @@
+// From an operator's tensors to the Batch that the kernels read: checks, padding, packing, label sets per item.
+
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "arena.h"
+#include "instruction_set.h"
+#include "schedule.h"
+
+namespace mmcuda {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline constexpr double kLog2E = 1.4426950408889634;
+
+// The rows and columns of an operator: N and M items of D features.
+struct Features {
+  Tensor rows;                    // [N, D] contiguous
+  std::optional<Tensor> columns;  // [M, D] contiguous; none in self-contrast
+  std::optional<int64_t> self_offset;
+  int64_t n, m, d;
+
+  Features(const Tensor& rows_, const std::optional<Tensor>& columns_, std::optional<int64_t> self_offset_)
+      : rows(torch::stable::contiguous(rows_)), self_offset(self_offset_) {
+    STD_TORCH_CHECK(rows.dim() == 2, "rows must be [N, D], got ", rows.dim(), " dimensions");
+    n = m = rows.size(0), d = rows.size(1);
+    if (columns_) {
+      columns = torch::stable::contiguous(*columns_);
+      STD_TORCH_CHECK(columns->dim() == 2 && columns->size(1) == d, "columns must be [M, ", d, "]");
+      STD_TORCH_CHECK(columns->scalar_type() == rows.scalar_type(), "columns must have the dtype of rows");
+      m = columns->size(0);
+    } else {
+      STD_TORCH_CHECK(!self_offset || *self_offset == 0, "self_offset needs columns");
+      self_offset = 0;
+    }
+    STD_TORCH_CHECK(!self_offset || (*self_offset >= 0 && *self_offset <= m - n),
+                    "self_offset must be in 0 .. M - N = ", m - n, ", got ", self_offset.value_or(0));
+    STD_TORCH_CHECK(n > 0 && m > 0 && d > 0, "rows and columns must not be empty");
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 2 * kBlock;
+    STD_TORCH_CHECK(n < kMost && m < kMost, "rows and columns must be fewer than 2^31, got ", n, " and ", m);
+  }
+
+  bool self() const { return !columns; }
+  int64_t items() const { return self() ? n : n + m; }
+  // Pairs that an item of the rows (of the columns) takes part in.
+  double row_pairs() const { return static_cast<double>(m - self_offset.has_value()); }
+  double column_pairs(int64_t j) const {
+    return static_cast<double>(n - (self_offset && j >= *self_offset && j < *self_offset + n));
+  }
+};
+
+// Label sets of L items, as the operators get them.
+struct Labels {
+  Tensor ranks;               // [K, 3, L] contiguous
+  std::vector<Tensor> codes;  // K, contiguous
+  std::optional<Tensor> mask;
+
+  Labels(const Tensor& ranks_, const std::vector<Tensor>& codes_, const std::optional<Tensor>& mask_,
+         const Features& features)
+      : ranks(torch::stable::contiguous(ranks_)) {
+    const int64_t items = features.items();
+    STD_TORCH_CHECK(ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items &&
+                        ranks.scalar_type() == ScalarType::Int,
+                    "ranks must be [K, 3, ", items, "] int32");
+    STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per label set");
+    for (const Tensor& code : codes_) {
+      const bool gaussian = code.scalar_type() == ScalarType::Double && code.dim() == 1 && code.size(0) == items;
+      const bool overlap = code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 &&
+                           code.size(2) == items;
+      STD_TORCH_CHECK(code.numel() == 0 || gaussian || overlap, "codes must be empty, float64 [", items,
+                      "] or int32 [W, 2, ", items, "]");
+      codes.push_back(torch::stable::contiguous(code));
+    }
+    if (mask_) {
+      mask = torch::stable::contiguous(*mask_);
+      STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) > 0 && mask->size(1) > 0 &&
+                          features.m % mask->size(1) == 0 &&
+                          (features.self_offset ? mask->size(0) == mask->size(1) : features.n % mask->size(0) == 0),
+                      "mask must be [B, B'], N and M multiples of it");
+    }
+  }
+
+  int64_t sets() const { return ranks.size(0) + mask.has_value(); }
+};
+
+template <class T>
+constexpr ScalarType kScalar = std::is_same_v<T, float> ? ScalarType::Float : ScalarType::Double;
+
+// The padded copy of the features and the label sets per item. T is the dtype of the computation.
+template <class T>
+class Workspace {
+ public:
+  using Index = typename LabelSet<T>::Index;
+
+  const Kernels<T>& kernel;  // one instruction set from packing to the last block pair
+  Batch<T> batch{};
+  double bound = 0;  // no dot product is larger, NaN and infinite features aside
+
+  Workspace(const Features& features, const Kernels<T>& kernels) : kernel(kernels), features_(features) {
+    batch.rows = features.n;
+    batch.columns = features.m;
+    batch.column_begin = features.self() ? 0 : round_up(features.n, kBlock);
+    batch.items = batch.column_begin + round_up(features.m, kBlock);
+    batch.self_offset = features.self_offset.value_or(-1);
+    batch.d = features.d;
+    batch.dp = round_up(features.d, kernel.pad);
+  }
+
+  // Padded item of item i of the operator.
+  int64_t padded(int64_t i) const { return i < features_.n ? i : batch.column_begin + i - features_.n; }
+
+  template <class V = T>
+  V* per_item(int64_t arrays, V fill = 0) {
+    V* data = allocate<V>(arrays * batch.items);
+    std::fill(data, data + arrays * batch.items, fill);
+    return data;
+  }
+
+  void pack_features() {
+    const int64_t elements = batch.items * batch.dp;
+    batch.features = allocate<char>(elements * kernel.element_size);
+    batch.panels = allocate<char>(elements * kernel.element_size);
+    if (kernel.pairs) batch.pairs = allocate<char>(elements * kernel.element_size);
+    batch.squares = allocate<T>(batch.items);
+    pack(features_.rows, features_.n, 0);
+    if (features_.columns) pack(*features_.columns, features_.m, batch.column_begin / kBlock);
+    rows_finite_ = all_finite(0, features_.n);
+    columns_finite_ = all_finite(batch.column_begin, features_.m);
+    // Cauchy and Schwarz
+    bound = std::sqrt(largest_square(0, features_.n)) * std::sqrt(largest_square(batch.column_begin, features_.m));
+  }
+
+  // Whether the losses and gradients of a padded item are NaN because features are, or because logits overflow.
+  bool poisoned(int64_t item) const {
+    const bool row = item < features_.n;
+    return !(row ? columns_finite_ : rows_finite_) || !finite(item) || bound * batch.scale > kMost;
+  }
+  bool all_poisoned() const { return features_.self() && poisoned(0); }
+
+  void set_temperature(double temperature) {
+    batch.scale = static_cast<T>(kLog2E / temperature);
+    batch.constant_shift = 2 * bound * batch.scale < kMaxExponentRange;
+  }
+
+  void expand_labels(const Labels& labels) {
+    sets_.resize(labels.sets());
+    for (size_t k = 0; k < labels.codes.size(); ++k) expand(labels, k);
+    if (labels.mask) expand_mask(*labels.mask);
+    batch.sets = labels.sets();
+    batch.set = sets_.data();
+  }
+
+  // Calls pair(I, J) for every block pair, in parallel.
+  template <class Pair>
+  void for_each_block_pair(const Pair& pair) const {
+    const int64_t rows = (features_.n + kBlock - 1) / kBlock, columns = (features_.m + kBlock - 1) / kBlock;
+    if (features_.self()) {
+      run_meetings(Tournament{rows}, pair);
+    } else {
+      run_meetings(CrossTournament{rows, columns}, pair);
+    }
+  }
+
+ private:
+  static constexpr double kMost = std::numeric_limits<T>::max();
+
+  const Features& features_;
+  Arena arena_;
+  std::vector<LabelSet<T>> sets_;
+  bool rows_finite_, columns_finite_;
+
+  static int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+  template <class V>
+  V* allocate(int64_t count) {
+    return static_cast<V*>(arena_.allocate(count * sizeof(V)));
+  }
+
+  void pack(const Tensor& source, int64_t count, int64_t first_block) {
+    const void* data = source.const_data_ptr();
+    parallel_for((count + kBlock - 1) / kBlock, 4, [&](int64_t begin, int64_t end) {
+      kernel.pack(batch, data, count, first_block, first_block + begin, first_block + end);
+    });
+  }
+
+  bool finite(int64_t item) const { return batch.squares[item] <= kMost; }  // false for NaN, too
+
+  bool all_finite(int64_t begin, int64_t count) const {
+    return std::all_of(batch.squares + begin, batch.squares + begin + count, [](T s) { return s <= kMost; });
+  }
+
+  double largest_square(int64_t begin, int64_t count) const {
+    double largest = 0;
+    for (int64_t i = begin; i < begin + count; ++i) {
+      if (finite(i)) largest = std::max<double>(largest, batch.squares[i]);
+    }
+    return largest;
+  }
+
+  template <class V, class Source>
+  V* spread(const Source* source, V fill) {
+    V* data = allocate<V>(batch.items);
+    std::fill(data, data + batch.items, fill);
+    for (int64_t i = 0; i < features_.items(); ++i) data[padded(i)] = static_cast<V>(source[i]);
+    return data;
+  }
+
+  void expand(const Labels& labels, int64_t k) {
+    const int64_t items = features_.items();
+    const auto* ranks = labels.ranks.template const_data_ptr<int32_t>() + 3 * k * items;
+    LabelSet<T>& set = sets_[k];
+    set.relation = Relation::kInterval;
+    set.rank = spread<Index>(ranks, -1);
+    set.first = spread<Index>(ranks + items, 0);
+    set.last = spread<Index>(ranks + 2 * items, -1);  // padding is in no interval, and nothing is in its
+    const Tensor& code = labels.codes[k];
+    if (code.numel() == 0) return;
+    if (code.dim() == 1) {
+      set.relation = Relation::kGaussian;
+      const auto* values = code.const_data_ptr<double>();
+      const auto [low, high] = std::minmax_element(values, values + items);
+      const double middle = (*low + *high) / 2;  // differences of large values would lose digits in float32
+      std::vector<double> centred(values, values + items);
+      for (double& value : centred) value -= middle;
+      set.value = spread<T>(centred.data(), 0);
+    } else {
+      set.relation = Relation::kOverlap;
+      set.words = code.size(0);
+      auto* bits = allocate<Index>(2 * set.words * batch.items);
+      std::fill(bits, bits + 2 * set.words * batch.items, 0);
+      const auto* words = code.const_data_ptr<int32_t>();
+      for (int64_t w = 0; w < 2 * set.words; ++w) {
+        for (int64_t i = 0; i < items; ++i) {
+          bits[w * batch.items + padded(i)] = static_cast<Index>(static_cast<uint32_t>(words[w * items + i]));
+        }
+      }
+      set.bits = bits;
+    }
+  }
+
+  void expand_mask(const Tensor& mask) {
+    LabelSet<T>& set = sets_.back();
+    STD_TORCH_CHECK(mask.scalar_type() == kScalar<T>, "mask must be in the dtype of the computation");
+    set.relation = Relation::kMask;
+    set.mask = mask.const_data_ptr<T>();
+    set.mask_columns = mask.size(1);
+    auto* index = allocate<Index>(batch.items);
+    std::fill(index, index + batch.items, 0);
+    const int64_t column_views = features_.m / mask.size(1);
+    // Rows that are columns read the mask as these.
+    const int64_t row_views = features_.self_offset ? column_views : features_.n / mask.size(0);
+    for (int64_t i = 0; i < features_.n; ++i) {
+      index[i] = static_cast<Index>((i + features_.self_offset.value_or(0)) / row_views);
+    }
+    for (int64_t j = 0; j < features_.m; ++j) {
+      index[batch.column_begin + j] = static_cast<Index>(j / column_views);
+    }
+    set.mask_index = index;
+  }
+};
+
+// Calls run(kernels) with those for features of this dtype.
+template <class Run>
+void dispatch(ScalarType dtype, const Run& run) {
+  if (dtype == ScalarType::Float) {
+    run(instruction_set().fp32);
+  } else if (dtype == ScalarType::BFloat16) {
+    run(instruction_set().bf16);
+  } else {
+    STD_TORCH_CHECK(dtype == ScalarType::Double, "features must be float32, float64 or bfloat16");
+    run(instruction_set().fp64);
+  }
+}
+
+// The dtype of losses and statistics.
+inline ScalarType compute_dtype(ScalarType features) {
+  return features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// A new tensor like `like` [count, D]; fill(i, row) writes row i, [D].
+template <class T, class Fill>
+Tensor gradient_like(const Tensor& like, const Fill& fill) {
+  const int64_t d = like.size(1);
+  Tensor result = torch::stable::new_empty(like, {like.size(0), d});
+  const bool half = like.scalar_type() == ScalarType::BFloat16;
+  void* data = result.mutable_data_ptr();
+  parallel_for(like.size(0), kBlock, [&](int64_t begin, int64_t end) {
+    std::vector<T> wide(half ? d : 0);
+    for (int64_t i = begin; i < end; ++i) {
+      if (!half) {
+        fill(i, static_cast<T*>(data) + i * d);
+        continue;
+      }
+      fill(i, wide.data());
+      std::transform(wide.begin(), wide.end(), static_cast<uint16_t*>(data) + i * d, [](T g) {
+        const auto bits = __builtin_bit_cast(uint32_t, static_cast<float>(g));  // round to nearest even
+        return static_cast<uint16_t>(g == g ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0);
+      });
+    }
+  });
+  return result;
+}
+
+}  // namespace mmcuda

@@ -1,0 +1,174 @@
+"""The checks of functional.py's arguments. A message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmcuda.labels import LabelSet, check_number, check_tensor, may_look
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError naming the argument unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
+
+
+def check_variant(positives: object, denominator: object) -> None:
+    """Check which of the losses is asked for."""
+    check_choice("positives", positives, ("outside", "inside"))
+    check_choice("denominator", denominator, ("all", "negatives", "one_positive"))
+    if positives == "inside" and denominator == "one_positive":
+        raise ValueError("denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'")
+
+
+def check_execution(reduction: object, impl: object) -> None:
+    """Check how the losses are reduced and by what they are computed."""
+    check_choice("reduction", reduction, ("none", "mean", "has_positives", "sum"))
+    check_choice("impl", impl, ("auto", "fused", "reference"))
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a TypeError naming the argument unless ``value`` is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_features(name: str, value: object, shape: str) -> None:
+    """Check a tensor of features; ``shape`` names its dimensions, such as "[B, V, D]"."""
+    check_tensor(name, value)
+    assert isinstance(value, Tensor)
+    if value.dtype not in DTYPES:
+        raise ValueError(f"{name} must be float16, bfloat16, float32 or float64, got {value.dtype}")
+    if value.ndim != shape.count(",") + 1 or value.numel() == 0:
+        raise ValueError(f"{name} must be {shape} with at least one element, got shape {list(value.shape)}")
+
+
+def check_columns(columns: object, rows: Tensor) -> None:
+    """Check the columns of cross-contrast against its rows [N, D]."""
+    check_features("columns", columns, "[M, D]")
+    assert isinstance(columns, Tensor)
+    if columns.shape[1] != rows.shape[1]:
+        raise ValueError(f"columns must be [M, D] with D = {rows.shape[1]} as in rows, got {list(columns.shape)}")
+    if columns.dtype != rows.dtype:
+        raise ValueError(f"columns must have the dtype of rows, {rows.dtype}, got {columns.dtype}")
+    check_device("columns", columns, "rows", rows)
+
+
+def check_self_offset(self_offset: object, views: object, rows: int, columns: int) -> None:
+    """Check which of the columns are the rows, and that samples have all their views."""
+    check_integer("views", views, 1)
+    assert isinstance(views, int)
+    if self_offset is None:
+        if views != 1:
+            raise ValueError(f"views must be 1 without self_offset, got {views}")
+        return
+    check_integer("self_offset", self_offset, 0)
+    assert isinstance(self_offset, int)
+    if self_offset + rows > columns:
+        raise ValueError(
+            f"self_offset must be at most M - N = {columns - rows}, so that the rows are columns, got {self_offset}"
+        )
+    for name, value in (("M", columns), ("N", rows), ("self_offset", self_offset)):
+        if value % views:
+            raise ValueError(f"views must divide {name} = {value}, got {views}")
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Raise an error naming the argument unless ``value`` is an integer of at least ``least``."""
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_temperature(temperature: object, owner: str, like: Tensor) -> None:
+    """Check a temperature: a number, or a tensor [] on the device of ``like``, the argument ``owner``."""
+    if not isinstance(temperature, Tensor):
+        return check_number("temperature", temperature, zero_allowed=False)
+    if temperature.ndim != 0 or not temperature.is_floating_point():
+        wanted = "a number or a floating tensor []"
+        raise ValueError(f"temperature must be {wanted}, got {temperature.dtype} {list(temperature.shape)}")
+    check_device("temperature", temperature, owner, like)
+    if may_look(temperature) and not 0 < temperature.item() < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature.item()}")
+    return None
+
+
+def check_label_sets(
+    label_sets: object, rows: tuple[str, int], columns: tuple[str, int] | None, owner: str, like: Tensor
+) -> None:
+    """Check that label sets have a value of each row, and of each column where those are other samples.
+
+    ``rows`` and ``columns`` hold how values are counted, such as "sample, B", and how many there must be; the values
+    must be on the device of ``like``, the argument ``owner``.
+    """
+    if not isinstance(label_sets, Sequence):
+        raise TypeError(f"label_sets must be a list of LabelSet, got {type(label_sets).__name__}")
+    for index, labels in enumerate(label_sets):
+        if not isinstance(labels, LabelSet):
+            raise TypeError(f"label_sets[{index}] must be a LabelSet, got {type(labels).__name__}")
+        _check_count(labels.name, labels.values, rows)
+        check_device(labels.name, labels.values, owner, like)
+        if columns is None:
+            if labels.columns is not None:
+                raise ValueError(f"columns of {labels.name} must be None where rows and columns are the same samples")
+        elif labels.columns is None:
+            raise ValueError(f"columns of {labels.name} must be given: the columns are other samples than the rows")
+        else:
+            _check_count(f"columns of {labels.name}", labels.columns, columns)
+
+
+def _check_count(name: str, values: Tensor, wanted: tuple[str, int]) -> None:
+    if values.shape[0] != wanted[1]:
+        raise ValueError(f"{name} must have one value per {wanted[0]} = {wanted[1]}, got {values.shape[0]}")
+
+
+def check_mask(
+    mask: object,
+    label_sets: Sequence[LabelSet],
+    shape: str,
+    sizes: tuple[int, int],
+    denominator: str,
+    owner: str,
+    like: Tensor,
+) -> None:
+    """Check a mask of ``sizes``, whose dimensions ``shape`` names, such as "[B, B]"; it replaces label sets."""
+    if label_sets:
+        raise ValueError("labels and mask cannot be given together: give one of them")
+    check_tensor("mask", mask)
+    assert isinstance(mask, Tensor)
+    if tuple(mask.shape) != sizes or mask.is_complex():
+        raise ValueError(f"mask must be real and {shape} = {list(sizes)}, got {mask.dtype} {list(mask.shape)}")
+    if mask.requires_grad:
+        raise ValueError("mask must not require a gradient: the loss has none for it")
+    check_device("mask", mask, owner, like)
+    if may_look(mask):
+        if not ((mask >= 0) & (mask < math.inf)).all():
+            raise ValueError("mask must be finite and not negative")
+        if denominator != "all" and (mask > 1).any():
+            raise ValueError(f"mask must be at most 1 for denominator={denominator!r}, got {mask.max().item()}")
+
+
+def check_anchor_weights(weights: object, shape: str, size: int, owner: str, like: Tensor) -> None:
+    """Check weights [size]; ``shape`` names the dimension, such as "[B]"."""
+    check_tensor("anchor_weights", weights)
+    assert isinstance(weights, Tensor)
+    if tuple(weights.shape) != (size,) or weights.is_complex():
+        got = f"{weights.dtype} {list(weights.shape)}"
+        raise ValueError(f"anchor_weights must be real and {shape} = [{size}], got {got}")
+    check_device("anchor_weights", weights, owner, like)
+    if may_look(weights) and not ((weights >= 0) & (weights < math.inf)).all():
+        raise ValueError("anchor_weights must be finite and not negative")
+
+
+def check_device(name: str, tensor: Tensor, owner: str, like: Tensor) -> None:
+    """Raise a ValueError naming the argument unless ``tensor`` is on the device of ``like``, the argument ``owner``."""
+    if tensor.device != like.device:
+        raise ValueError(f"{name} must be on the device of {owner}, {like.device}, got {tensor.device}")

@@ -1,0 +1,119 @@
+"""A loss whose batch is compared with a memory of earlier ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcuda.functional import Implementation, Reduction, cross_contrast_loss
+from mmcuda.labels import Equal, LabelSet
+from mmcuda.losses.base import Loss, check_labels, check_pairs, classes_of_pairs
+
+
+class QueuedSupConLoss(Loss):
+    """Supervised contrastive loss against a memory queue (He et al. 2020, MoCo, arXiv 1911.05722; with labels: Khosla
+    et al. 2020, arXiv 2004.11362).
+
+    Each query is compared with the keys of its batch and with the last ``queue_size`` keys of earlier batches. Its
+    positives are its own key and all keys with its label. In training mode the keys of the batch then enter the queue,
+    detached, and push the oldest out; in eval mode the queue stays.
+
+    The keys are the caller's: a second encoder makes them, whose weights are a moving average of the encoder's
+    (theta_k = m theta_k + (1 - m) theta_q, m = 0.999 in MoCo), without a gradient. Keys that require a gradient get one
+    within their batch. In distributed training, give the keys of all processes, so that all queues stay the same.
+
+    Args:
+        queue_size: keys kept, Q.
+        feature_size: D.
+        temperature: tau > 0; a tensor or parameter is learnable.
+        reduction: "mean" over the queries, "has_positives" (the same here), "sum", or "none" ([B]).
+        impl: "auto", "fused" or "reference", see :func:`mmcuda.functional.cross_contrast_loss`.
+
+    The state (``state_dict``) is ``queue`` [Q, D] and ``queue_labels`` [Q], a ring, and how many keys have come.
+
+    Raises:
+        ValueError: ``queue_size`` or ``feature_size`` is not a positive whole number.
+
+    Example:
+        >>> criterion = QueuedSupConLoss(queue_size=4096, feature_size=128)
+        >>> queries, keys = torch.nn.functional.normalize(torch.randn(2, 8, 128), dim=-1)  # encoder, momentum encoder
+        >>> loss = criterion(queries, keys, torch.randint(0, 3, (8,)))
+    """
+
+    queue: Tensor  # [Q, D]
+    queue_labels: Tensor  # [Q] int64, -1 = missing
+    shown = ("queue_size", "feature_size", *Loss.shown)
+
+    def __init__(
+        self,
+        queue_size: int,
+        feature_size: int,
+        temperature: float | Tensor = 0.07,
+        *,
+        reduction: Reduction = "mean",
+        impl: Implementation = "auto",
+    ) -> None:
+        super().__init__(reduction, impl)
+        for name, size in (("queue_size", queue_size), ("feature_size", feature_size)):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {size!r}")
+        self.temperature = temperature
+        self.queue_size = queue_size
+        self.feature_size = feature_size
+        self.register_buffer("queue", torch.zeros(queue_size, feature_size))
+        self.register_buffer("queue_labels", torch.full((queue_size,), -1))
+        self._keys_seen = 0  # a Python number: reading it does not wait for a device
+
+    def forward(self, queries: Tensor, keys: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the loss; in training mode, put the keys into the queue afterwards.
+
+        Args:
+            queries: [B, D] embeddings by the encoder, L2-normalised.
+            keys: [B, D] embeddings of other views of the same samples by the momentum encoder, L2-normalised; B <= Q.
+            labels: [B] integer classes; -1 is missing: positive to its own key only. None: all are (MoCo).
+
+        Raises:
+            TypeError: an argument is not a tensor.
+            ValueError: wrong shape, dtype or device, or a wrong setting of the module.
+        """
+        check_pairs("queries", queries, "keys", keys)
+        batch, size = queries.shape
+        if size != self.feature_size or batch > self.queue_size:
+            wanted = f"[B, {self.feature_size}] with B <= {self.queue_size}"
+            raise ValueError(f"queries must be {wanted}, got shape {list(queries.shape)}")
+        if labels is None:
+            labels = queries.new_full((batch,), -1, dtype=torch.int64)
+        else:
+            check_labels("labels", labels, "[B]", batch)
+            if labels.is_floating_point():
+                raise ValueError(f"labels must be integers, got {labels.dtype}")
+
+        filled = min(self._keys_seen, self.queue_size)
+        columns = torch.cat([keys, self.queue[:filled]])
+        classes = classes_of_pairs(torch.cat([labels, self.queue_labels[:filled]]))
+        loss = cross_contrast_loss(
+            queries.to(columns.dtype),
+            columns,
+            [LabelSet(classes[:batch], Equal(), columns=classes)],
+            temperature=self.temperature,
+            reduction=self.reduction,
+            impl=self.impl,
+        )
+        if self.training:
+            self._enqueue(keys, labels)
+        return loss
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor, labels: Tensor) -> None:
+        places = torch.arange(self._keys_seen, self._keys_seen + len(keys), device=keys.device) % self.queue_size
+        self.queue[places] = keys.to(self.queue.dtype)
+        self.queue_labels[places] = labels.long()
+        self._keys_seen += len(keys)
+
+    def get_extra_state(self) -> Tensor:
+        """Return the number of keys that have come, for ``state_dict``."""
+        return torch.tensor(self._keys_seen)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the number of keys that have come, from ``load_state_dict``."""
+        self._keys_seen = int(state)

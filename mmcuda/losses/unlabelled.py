@@ -1,0 +1,90 @@
+"""Losses that need no labels: positives are views of one image, or images of one patient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcuda.functional import Implementation, Reduction
+from mmcuda.labels import Equal, LabelSet, check_tensor
+from mmcuda.losses.base import Loss, check_pairs
+
+
+class NTXentLoss(Loss):
+    """SimCLR's loss (Chen et al. 2020, arXiv 2002.05709, equation 1): the two views of an image find each other.
+
+    pytorch-metric-learning's NTXentLoss gives the same number for ``torch.cat([first, second])`` with labels
+    ``torch.arange(B).repeat(2)``. There, labels may make several positives an anchor: that is :class:`SINCERELoss`.
+
+    Args:
+        temperature: tau > 0; a tensor or parameter is learnable.
+        reduction: "mean" over all views, "has_positives" (the same here), "sum", or "none" ([B, 2]).
+        impl: "auto", "fused" or "reference", see :func:`mmcuda.functional.supcon_loss`.
+
+    Example:
+        >>> first, second = torch.nn.functional.normalize(torch.randn(2, 8, 128), dim=-1)  # 8 images, each twice
+        >>> loss = NTXentLoss(temperature=0.1)(first, second)
+    """
+
+    def __init__(
+        self, temperature: float | Tensor = 0.1, *, reduction: Reduction = "mean", impl: Implementation = "auto"
+    ) -> None:
+        super().__init__(reduction, impl)
+        self.temperature = temperature
+
+    def forward(self, features: Tensor, second: Tensor | None = None) -> Tensor:
+        """Return the loss.
+
+        Args:
+            features: [B, 2, D] both views, or [B, D] the first; L2-normalised.
+            second: [B, D] the second views, where ``features`` has the first.
+
+        Raises:
+            TypeError: an argument is not a tensor.
+            ValueError: wrong shape, dtype or device, or a wrong setting of the module.
+        """
+        if second is not None:
+            check_pairs("features", features, "second", second)
+            features = torch.stack([features, second], dim=1)
+        check_tensor("features", features)
+        if features.ndim != 3 or features.shape[1] != 2:
+            wanted = "[B, 2, D], or [B, D] beside second"
+            raise ValueError(f"features must be {wanted}, got shape {list(features.shape)}")
+        return self.self_contrast(features, [])
+
+
+class MICLeLoss(Loss):
+    """Multi-instance contrastive learning (Azizi et al. 2021, arXiv 2101.05224): positives are images of one bag.
+
+    A bag is what shows the same thing, as the images of one patient and condition. MICLe draws two distinct images of
+    each bag as the two views of one sample; here a bag may have any number of images in the batch, each with any
+    number of views, and all of them are positives of each other.
+
+    Args:
+        temperature: tau > 0; a tensor or parameter is learnable.
+        reduction: "mean" over all anchors, "has_positives" (over those that have any), "sum", or "none" ([B, V]).
+        impl: "auto", "fused" or "reference", see :func:`mmcuda.functional.supcon_loss`.
+
+    Example:
+        >>> features = torch.nn.functional.normalize(torch.randn(6, 2, 128), dim=-1)  # 6 images, 2 views
+        >>> loss = MICLeLoss()(features, torch.tensor([17, 17, 17, 42, 42, -1]))  # of patients 17, 42, unknown
+    """
+
+    def __init__(
+        self, temperature: float | Tensor = 0.1, *, reduction: Reduction = "mean", impl: Implementation = "auto"
+    ) -> None:
+        super().__init__(reduction, impl)
+        self.temperature = temperature
+
+    def forward(self, features: Tensor, bags: Tensor) -> Tensor:
+        """Return the loss.
+
+        Args:
+            features: [B, V, D] views of each image, or [N, D] one view of each; L2-normalised.
+            bags: [B] bag ids; -1 (NaN in floating ids): a bag of its own, whose positives are its own other views.
+
+        Raises:
+            TypeError: an argument is not a tensor.
+            ValueError: wrong shape, dtype or device, or a wrong setting of the module.
+        """
+        return self.self_contrast(features, [LabelSet(bags, Equal(), name="bags")])

@@ -1,0 +1,97 @@
+"""What is contrasted with what, and how label sets become what the kernels read, or the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmcuda import ops
+from mmcuda.labels import Equal, LabelSet
+
+
+class Pairs(NamedTuple):
+    """Rows against columns, and what relates them: label sets, or a mask instead of them."""
+
+    rows: Tensor  # [N, D] anchors
+    columns: Tensor | None  # [M, D]; None: the rows themselves
+    label_sets: Sequence[LabelSet]
+    mask: Tensor | None  # [B, B'] of the samples
+    views: int  # rows (and columns) of a sample, adjacent; 1 where rows and columns are different samples
+    self_offset: int | None  # row i is column i + self_offset; 0 in self-contrast; None: no row is a column
+
+    @property
+    def weights(self) -> list[float]:
+        """Weight of each label set; a mask's is 1."""
+        return [labels.weight for labels in self.label_sets] if self.mask is None else [1.0]
+
+
+def for_kernels(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+    """Return rows and columns in a dtype that kernels read: float16 becomes float32."""
+    if pairs.rows.dtype != torch.float16:
+        return pairs.rows, pairs.columns
+    return pairs.rows.float(), None if pairs.columns is None else pairs.columns.float()
+
+
+def for_reference(pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Return rows and columns, half precision as float32."""
+    rows = pairs.rows.to(torch.promote_types(pairs.rows.dtype, torch.float32))
+    return rows, rows if pairs.columns is None else pairs.columns.to(rows.dtype)
+
+
+def own_views(samples: int, different: bool, device: torch.device) -> LabelSet:
+    """Return labels under which only the own views are positives or, between different samples, the same number."""
+    numbers = torch.arange(samples, device=device)
+    return LabelSet(numbers, Equal(), columns=numbers if different else None)
+
+
+def dense_relations(pairs: Pairs) -> list[Tensor]:
+    """Return each relation as the reference reads it, [N, M]."""
+    relations = [labels.dense() for labels in pairs.label_sets] if pairs.mask is None else [pairs.mask]
+    if pairs.views > 1:
+        relations = [r.repeat_interleave(pairs.views, 0).repeat_interleave(pairs.views, 1) for r in relations]
+    if pairs.columns is not None and pairs.self_offset is not None:
+        relations = [r[pairs.self_offset : pairs.self_offset + pairs.rows.shape[0]] for r in relations]
+    return relations
+
+
+def encoded_relations(pairs: Pairs) -> ops.Relations:
+    """Return the relations as the kernels read them."""
+    if pairs.mask is None:
+        ranks = ops.label_ranks(
+            [labels.keys() for labels in pairs.label_sets], [labels.relation.tolerance for labels in pairs.label_sets]
+        )
+        ranks = _of_items(ranks, pairs)
+        codes = [_of_items(labels.codes(), pairs) for labels in pairs.label_sets]
+        totals = ops.relation_totals(ranks, codes, pairs.rows.shape[0], pairs.self_offset)
+        return ops.Relations(ranks, codes, None, totals, pairs.weights)
+    mask = pairs.mask.to(torch.promote_types(pairs.rows.dtype, torch.float32))
+    totals = _mask_totals(mask, pairs)
+    ranks = torch.empty((0, 3, totals.shape[1]), dtype=torch.int32, device=mask.device)
+    return ops.Relations(ranks, [], mask.contiguous(), totals, pairs.weights)
+
+
+def _of_items(values: Tensor, pairs: Pairs) -> Tensor:
+    """Expand what the samples have, along the last dimension, to the items: rows, then columns if they are others."""
+    if values.numel() == 0:
+        return values
+    if pairs.views > 1:
+        values = values.repeat_interleave(pairs.views, -1)
+    if pairs.columns is not None and pairs.self_offset is not None:
+        values = torch.cat([values[..., pairs.self_offset : pairs.self_offset + pairs.rows.shape[0]], values], -1)
+    return values
+
+
+def _mask_totals(mask: Tensor, pairs: Pairs) -> Tensor:
+    """Return the sums of a mask [B, B'] over the pairs of each item, [1, N] or [1, N + M] float64."""
+    mask, views = mask.double(), pairs.views
+    own: Tensor | float = 0.0
+    if pairs.self_offset is not None:  # a sample's other views are its pairs, the item itself is not
+        first = pairs.self_offset // views
+        mask = mask[first : first + pairs.rows.shape[0] // views]
+        own = torch.diagonal_scatter(torch.zeros_like(mask), mask.diagonal(first), first)
+    counted = (mask - own) * views + own * (views - 1)
+    totals = counted.sum(1) if pairs.columns is None else torch.cat([counted.sum(1), counted.sum(0)])
+    return totals.repeat_interleave(views)[None]

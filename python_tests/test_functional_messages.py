@@ -1,0 +1,272 @@
+"""Every public argument of the three functions: what is wrong is named, with what was expected and what came."""
+
+import inspect
+import math
+import re
+
+import pytest
+import torch
+
+from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
+from mmcuda.labels import Equal, LabelSet, Overlap
+
+META = "meta"
+X = torch.ones(4, 8)
+LABELS = LabelSet(torch.zeros(4), Equal())
+CROSSED = LabelSet(torch.zeros(4), Equal(), columns=torch.zeros(6))
+FUNCTIONS = {
+    supcon_loss: {"features": torch.ones(4, 2, 8), "label_sets": [], "impl": "reference"},
+    cross_contrast_loss: {"rows": X, "columns": torch.ones(6, 8), "label_sets": [CROSSED], "impl": "reference"},
+    pair_margin_loss: {"rows": X, "columns": None, "label_sets": [LABELS], "impl": "reference"},
+}
+BIG = {"columns": torch.ones(12, 8), "label_sets": [], "views": 2, "self_offset": 4}  # rows among 6 samples of 2 views
+
+
+def of_features(name, shape, wrong_shape, empty):
+    good = X if name != "features" else FUNCTIONS[supcon_loss]["features"]
+    many = f"{name} must be {shape} with at least one element, got shape"
+    return [
+        (TypeError, {name: good.tolist()}, f"{name} must be a tensor, got list"),
+        (TypeError, {name: good.to_sparse()}, f"{name} must be a dense tensor, got layout torch.sparse_coo"),
+        (ValueError, {name: good.long()}, f"{name} must be float16, bfloat16, float32 or float64, got torch.int64"),
+        (ValueError, {name: wrong_shape}, f"{many} {list(wrong_shape.shape)}"),
+        (ValueError, {name: empty}, f"{many} {list(empty.shape)}"),
+    ]
+
+
+def of_columns():
+    return [
+        *of_features("columns", "[M, D]", X[0], X[:0]),
+        (ValueError, {"columns": X[:, :5]}, "columns must be [M, D] with D = 8 as in rows, got [4, 5]"),
+        (ValueError, {"columns": X.double()}, "columns must have the dtype of rows, torch.float32, got torch.float64"),
+        (ValueError, {"columns": X.to(META)}, "columns must be on the device of rows, cpu, got meta"),
+    ]
+
+
+def of_mask(shape, sizes, owner, **others):
+    ones = torch.ones(sizes)
+    wanted = f"mask must be real and {shape} = {list(sizes)}, got"
+    return [
+        (error, {"label_sets": [], **others, **arguments}, message)
+        for error, arguments, message in [
+            (TypeError, {"mask": ones.tolist()}, "mask must be a tensor, got list"),
+            (ValueError, {"mask": ones[:, :3]}, f"{wanted} torch.float32 [{sizes[0]}, 3]"),
+            (ValueError, {"mask": ones.cfloat()}, f"{wanted} torch.complex64 {list(sizes)}"),
+            (ValueError, {"mask": ones.clone().requires_grad_()}, "mask must not require a gradient"),
+            (ValueError, {"mask": ones.to(META)}, f"mask must be on the device of {owner}, cpu, got meta"),
+            (ValueError, {"mask": ones * math.nan}, "mask must be finite and not negative"),
+            (ValueError, {"mask": ones * math.inf}, "mask must be finite and not negative"),
+            (ValueError, {"mask": -ones}, "mask must be finite and not negative"),
+            (
+                ValueError,
+                {"mask": 2 * ones, "denominator": "negatives"},
+                "mask must be at most 1 for denominator='negatives', got 2.0",
+            ),
+        ]
+    ]
+
+
+def of_temperature(owner):
+    wanted = "temperature must be a number or a floating tensor [], got"
+    return [
+        (TypeError, {"temperature": "1"}, "temperature must be a number, got str"),
+        (ValueError, {"temperature": 0.0}, "temperature must be positive and finite, got 0.0"),
+        (ValueError, {"temperature": math.nan}, "temperature must be positive and finite, got nan"),
+        (ValueError, {"temperature": math.inf}, "temperature must be positive and finite, got inf"),
+        (ValueError, {"temperature": torch.ones(1)}, f"{wanted} torch.float32 [1]"),
+        (ValueError, {"temperature": torch.tensor(1)}, f"{wanted} torch.int64 []"),
+        (ValueError, {"temperature": torch.tensor(-1.0)}, "temperature must be positive and finite, got -1.0"),
+        (
+            ValueError,
+            {"temperature": torch.tensor(1.0, device=META)},
+            f"temperature must be on the device of {owner}, cpu, got meta",
+        ),
+    ]
+
+
+def of_variant():
+    return [
+        (ValueError, {"positives": "in"}, "positives must be 'outside' or 'inside', got 'in'"),
+        (
+            ValueError,
+            {"denominator": "others"},
+            "denominator must be 'all', 'negatives' or 'one_positive', got 'others'",
+        ),
+        (
+            ValueError,
+            {"positives": "inside", "denominator": "one_positive"},
+            "denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'",
+        ),
+    ]
+
+
+def of_anchor_weights(shape, size, owner, **others):
+    ones = torch.ones(size)
+    wanted = f"anchor_weights must be real and {shape} = [{size}], got"
+    return [
+        (error, {**others, "anchor_weights": weights}, message)
+        for error, weights, message in [
+            (TypeError, [1.0], "anchor_weights must be a tensor, got list"),
+            (ValueError, ones[:3], f"{wanted} torch.float32 [3]"),
+            (ValueError, ones[:, None], f"{wanted} torch.float32 [{size}, 1]"),
+            (ValueError, ones.cfloat(), f"{wanted} torch.complex64 [{size}]"),
+            (ValueError, ones.to(META), f"anchor_weights must be on the device of {owner}, cpu, got meta"),
+            (ValueError, -ones, "anchor_weights must be finite and not negative"),
+            (ValueError, ones * math.nan, "anchor_weights must be finite and not negative"),
+        ]
+    ]
+
+
+def of_execution():
+    return [
+        (
+            ValueError,
+            {"reduction": "max"},
+            "reduction must be 'none', 'mean', 'has_positives' or 'sum', got 'max'",
+        ),
+        (ValueError, {"impl": "fast"}, "impl must be 'auto', 'fused' or 'reference', got 'fast'"),
+    ]
+
+
+def of_label_sets(owner, counted, size, **others):
+    def sets(**arguments):
+        return [LabelSet(**({"values": torch.zeros(size), "relation": Equal()} | arguments))]
+
+    return [
+        (error, {**others, "label_sets": label_sets}, message)
+        for error, label_sets, message in [
+            (TypeError, LABELS, "label_sets must be a list of LabelSet, got LabelSet"),
+            (TypeError, torch.zeros(4), "label_sets must be a list of LabelSet, got Tensor"),
+            (TypeError, [torch.zeros(4)], "label_sets[0] must be a LabelSet, got Tensor"),
+            (ValueError, sets(values=torch.zeros(3)), f"labels must have one value per {counted} = {size}, got 3"),
+            (
+                ValueError,
+                sets(values=torch.zeros(3, 2), relation=Overlap(), name="findings"),
+                f"findings must have one value per {counted} = {size}, got 3",
+            ),
+            (
+                ValueError,
+                sets(values=torch.zeros(size, device=META)),
+                f"labels must be on the device of {owner}, cpu, got meta",
+            ),
+            (
+                ValueError,
+                sets(columns=torch.zeros(5)),
+                "columns of labels must be None where rows and columns are the same samples",
+            ),
+        ]
+    ]
+
+
+def of_crossed_label_sets():
+    short = LabelSet(torch.zeros(4), Equal(), columns=torch.zeros(4))
+    return [
+        *of_label_sets("rows", "row, N", 4)[:-1],
+        (
+            ValueError,
+            {"label_sets": [LABELS]},
+            "columns of labels must be given: the columns are other samples than the rows",
+        ),
+        (
+            ValueError,
+            {"label_sets": [CROSSED, short]},
+            "columns of labels must have one value per column, M = 6, got 4",
+        ),
+    ]
+
+
+MESSAGES = {
+    supcon_loss: [
+        *of_features("features", "[B, V, D]", X, torch.ones(4, 0, 8)),
+        *of_label_sets("features", "sample, B", 4),
+        *of_mask("[B, B]", (4, 4), "features"),
+        (ValueError, {"label_sets": [LABELS], "mask": torch.ones(4, 4)}, "labels and mask cannot be given together"),
+        *of_temperature("features"),
+        (ValueError, {"contrast_mode": "some"}, "contrast_mode must be 'all' or 'one', got 'some'"),
+        (TypeError, {"base_temperature": "1"}, "base_temperature must be a number, got str"),
+        (ValueError, {"base_temperature": 0}, "base_temperature must be positive and finite, got 0"),
+        *of_variant(),
+        *of_anchor_weights("[B]", 4, "features"),
+        *of_execution(),
+    ],
+    cross_contrast_loss: [
+        *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:0]),
+        *of_columns(),
+        *of_crossed_label_sets(),
+        *of_label_sets("rows", "sample, M / views", 6, **{k: v for k, v in BIG.items() if k != "label_sets"}),
+        (
+            ValueError,
+            {"label_sets": []},
+            "label_sets or mask must be given unless N = M: got N = 4 rows and M = 6 columns",
+        ),
+        *of_mask("[N, M]", (4, 6), "rows"),
+        *of_mask("[M / views, M / views]", (6, 6), "rows", **BIG),
+        (ValueError, {"mask": torch.ones(4, 6)}, "labels and mask cannot be given together: give one of them"),
+        *of_temperature("rows"),
+        *of_variant(),
+        (TypeError, {"self_offset": 0.0}, "self_offset must be an integer, got float"),
+        (ValueError, {"self_offset": -1}, "self_offset must be at least 0, got -1"),
+        (ValueError, {"self_offset": 3}, "self_offset must be at most M - N = 2, so that the rows are columns, got 3"),
+        (ValueError, BIG | {"self_offset": 3}, "views must divide self_offset = 3, got 2"),
+        (ValueError, BIG | {"rows": X[:3]}, "views must divide N = 3, got 2"),
+        (ValueError, BIG | {"columns": torch.ones(11, 8)}, "views must divide M = 11, got 2"),
+        (TypeError, {"views": 2.0}, "views must be an integer, got float"),
+        (ValueError, {"views": 0}, "views must be at least 1, got 0"),
+        (ValueError, {"views": 2}, "views must be 1 without self_offset, got 2"),
+        (TypeError, {"both_ways": 1}, "both_ways must be True or False, got 1"),
+        *of_anchor_weights("[N]", 4, "rows"),
+        *of_anchor_weights("[N + M]", 10, "rows", both_ways=True),
+        *of_execution(),
+    ],
+    pair_margin_loss: [
+        *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:, :0]),
+        *of_columns(),
+        *of_label_sets("rows", "row, N", 4),
+        *[(e, {"columns": torch.ones(6, 8)} | a, m) for e, a, m in of_crossed_label_sets()],
+        (ValueError, {"label_sets": []}, "label_sets must hold at least one LabelSet, got none"),
+        (TypeError, {"margin": torch.ones(())}, "margin must be a number, got Tensor"),
+        (ValueError, {"margin": -1.0}, "margin must be not negative and finite, got -1.0"),
+        (ValueError, {"margin": math.inf}, "margin must be not negative and finite, got inf"),
+        *of_execution(),
+    ],
+}
+CASES = [
+    pytest.param(function, *case, id=f"{function.__name__}-{case[2]}")
+    for function, cases in MESSAGES.items()
+    for case in cases
+]
+
+
+@pytest.mark.parametrize(("function", "error", "arguments", "message"), CASES)
+def test_a_wrong_argument_is_named(function, error, arguments, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        function(**(FUNCTIONS[function] | arguments))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_argument_has_a_message(function):
+    function(**FUNCTIONS[function])  # what the cases start from is right
+    wrong = {message.split(" ")[0].split("[")[0] for _, _, message in MESSAGES[function]}
+    assert set(inspect.signature(function).parameters) <= wrong
+
+
+def test_fused_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr("mmcuda._extension.native", object())  # as if it was built
+    x, labels = torch.ones(2, 4, device=META), torch.zeros(2, device=META)
+    for loss in (
+        lambda: supcon_loss(x[:, None], impl="fused"),
+        lambda: cross_contrast_loss(x, x, impl="fused"),
+        lambda: pair_margin_loss(x, None, [LabelSet(labels, Equal())], impl="fused"),
+    ):
+        with pytest.raises(RuntimeError, match="impl='fused' is not possible: no fused kernels for meta tensors"):
+            loss()
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
+def test_fused_is_refused_in_a_transform(monkeypatch, transform):
+    monkeypatch.setattr("mmcuda._extension.why_not_fused", lambda device_type: None)
+    features = torch.ones(3, 2, 2, 4) if transform is torch.func.vmap else torch.ones(2, 2, 4)
+    message = re.escape("torch.func transforms are not supported by the kernels, use impl='reference'")
+    with pytest.raises(RuntimeError, match=message):
+        transform(lambda z: supcon_loss(z, impl="fused"))(features)
+    transform(lambda z: supcon_loss(z, impl="auto"))(features)  # by the reference
