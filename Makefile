@@ -8,7 +8,8 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 # Idle threads yield instead of spinning: on a machine shared with other work, training is then several times faster.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: setup demo test bench lint format clean
+.PHONY: setup demo test bench sanitize lint format clean
+comma := ,
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -39,6 +40,20 @@ bench: setup
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/targets.py
 	$(BIN)/python benchmarks/chart.py
+
+# The kernels and their host code under the address and undefined-behaviour sanitizers, then under that for races.
+# -S -P: without the site's import hooks, and without the working folder, which would import the other extension.
+SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+SANITIZED = PYTHONPATH=build/sanitize/$(1):$(SITE) $(2) LD_PRELOAD="$$(gcc -print-file-name=$(3)) $$(gcc -print-file-name=libstdc++.so)" \
+  $(BIN)/python -SP -m pytest -q -p no:cacheprovider python_tests/test_sanitized.py
+sanitize: setup
+	for kind in address,undefined thread; do \
+	  rm -rf build/sanitize/$$kind; \
+	  $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --target build/sanitize/$$kind \
+	    -C build-dir=build/sanitize/cmake-$$kind -C cmake.define.MMCUDA_SANITIZE=$$kind . || exit 1; \
+	done
+	$(call SANITIZED,address$(comma)undefined,ASAN_OPTIONS=detect_leaks=0,libasan.so)
+	$(call SANITIZED,thread,TSAN_OPTIONS=ignore_noninstrumented_modules=1,libtsan.so)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -87,7 +88,7 @@ def supcon_loss(
 
     if mask is None and not label_sets:
         label_sets = [own_views(samples, False, features.device)]
-    pairs = Pairs(features.flatten(0, 1), None, label_sets, mask, views, 0)
+    pairs = Pairs(features, None, label_sets, mask, views, 0)
     losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, False, reduction, impl)
     scale = 1.0 if base_temperature is None else temperature / base_temperature
     if isinstance(scale, Tensor) or scale != 1:
@@ -235,7 +236,7 @@ def pair_margin_loss(
         losses = ops.pair_margin_losses(*for_kernels(pairs), relations, pairs.self_offset, margin)
         totals = relations.totals[:, : losses.shape[0]]
     else:
-        with torch.autocast(rows.device.type, enabled=False):
+        with _without_autocast(rows.device.type):
             dense = dense_relations(pairs)
             losses = reference.pair_margin_losses(
                 *for_reference(pairs), dense, pairs.weights, margin, pairs.self_offset
@@ -259,11 +260,13 @@ def _contrastive_losses(
         relations = encoded_relations(pairs)
         if not isinstance(temperature, Tensor):
             temperature = torch.tensor(temperature, dtype=torch.float64)
+        elif temperature.dtype in (torch.float16, torch.bfloat16):
+            temperature = temperature.float()
         losses = ops.contrastive_losses(
             *for_kernels(pairs), temperature, relations, pairs.self_offset, positives, denominator, both_ways
         )
         return losses, relations.totals[:, : losses.shape[0]] if reduction == "has_positives" else None
-    with torch.autocast(pairs.rows.device.type, enabled=False):
+    with _without_autocast(pairs.rows.device.type):
         dense = dense_relations(pairs)
         losses = reference.contrastive_losses(
             *for_reference(pairs),
@@ -289,6 +292,13 @@ def _use_fused(impl: Implementation, device_type: str) -> bool:
     if impl == "fused" and reason:
         raise RuntimeError(f"impl='fused' is not possible: {reason}")
     return reason is None
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Return a context in which half precision is not chosen; not every device (meta) knows autocast."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def _counting(

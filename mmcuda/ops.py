@@ -25,17 +25,18 @@ class Relations(NamedTuple):
     weights: list[float]  # K (+ 1)
 
 
-def label_ranks(labels: Sequence[Tensor], tolerances: Sequence[float]) -> Tensor:
+def label_ranks(labels: Sequence[Tensor], tolerances: Sequence[float], views: int) -> Tensor:
     """Turn label values into rank intervals: b's positives are the items a with first_b <= rank_a <= last_b.
 
     Args:
-        labels: K tensors [L], int64 (-1 = missing) or float64 (not finite = missing).
+        labels: K tensors [B], int64 (-1 = missing) or float64 (not finite = missing).
         tolerances: per label set the largest difference between positives; 0 for integer labels.
+        views: items of a sample, adjacent.
 
     Returns:
-        [K, 3, L] int32: rank, first, last.
+        [K, 3, B * views] int32: rank, first, last.
     """
-    ranks: Tensor = torch.ops.mmcuda.label_ranks(labels, tolerances)
+    ranks: Tensor = torch.ops.mmcuda.label_ranks(labels, tolerances, views)
     return ranks
 
 
@@ -65,8 +66,8 @@ def contrastive_losses(
     """Return the loss of every anchor, [A], differentiable once in the features and the temperature.
 
     Args:
-        rows: [N, D] float32, float64 or bfloat16.
-        columns: [M, D] in the same dtype; None: the rows themselves.
+        rows: [..., D] float32, float64 or bfloat16, N in all.
+        columns: [..., D] in the same dtype, M in all; None: the rows themselves.
         temperature: [] float32 or float64, positive.
         relations: what makes positives.
         self_offset: row i is column i + self_offset, a pair that is left out; None: rows and columns are different.
@@ -74,8 +75,9 @@ def contrastive_losses(
         denominator: "all", "negatives" or "one_positive".
         both_ways: columns are anchors, too.
     """
-    run = torch.ops.mmcuda.contrastive_fwd if torch.compiler.is_compiling() else _Contrastive.apply
-    losses: Tensor = run(rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways)[0]
+    losses: Tensor = _Contrastive.apply(
+        rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways
+    )
     return losses
 
 
@@ -84,8 +86,7 @@ def pair_margin_losses(
 ) -> Tensor:
     """Return the pair margin loss of every row, the mean over its pairs, [N], differentiable once in the features."""
     ranks, codes, _, _, weights = relations
-    run = torch.ops.mmcuda.pair_margin_fwd if torch.compiler.is_compiling() else _PairMargin.apply
-    losses: Tensor = run(rows, columns, ranks, codes, weights, self_offset, margin)
+    losses: Tensor = _PairMargin.apply(rows, columns, ranks, codes, weights, self_offset, margin)
     return losses
 
 
@@ -96,8 +97,8 @@ def _compute_dtype(features: Tensor) -> torch.dtype:
     return torch.promote_types(features.dtype, torch.float32)
 
 
-def _label_ranks_fake(labels: Sequence[Tensor], tolerances: Sequence[float]) -> Tensor:
-    return labels[0].new_empty((len(labels), 3, labels[0].shape[0]), dtype=torch.int32)
+def _label_ranks_fake(labels: Sequence[Tensor], tolerances: Sequence[float], views: int) -> Tensor:
+    return labels[0].new_empty((len(labels), 3, labels[0].shape[0] * views), dtype=torch.int32)
 
 
 def _relation_totals_fake(ranks: Tensor, codes: Sequence[Tensor], rows: int, self_offset: int | None) -> Tensor:
@@ -118,7 +119,7 @@ def _contrastive_fwd_fake(
     denominator: str,
     both_ways: bool,
 ) -> tuple[Tensor, Tensor]:
-    anchors = rows.shape[0] + (columns.shape[0] if both_ways and columns is not None else 0)
+    anchors = rows.shape[:-1].numel() + (columns.shape[:-1].numel() if both_ways and columns is not None else 0)
     sets = len(weights)
     sums = (1 if denominator == "all" else sets) + (sets if positives == "inside" else 0)
     slots = 2 * sums + (sets if denominator == "one_positive" else 0)
@@ -128,8 +129,8 @@ def _contrastive_fwd_fake(
 
 def _gradients_fake(rows: Tensor, columns: Tensor | None, need_rows: bool, need_columns: bool) -> tuple[Tensor, Tensor]:
     return (
-        rows.new_empty(rows.shape if need_rows else (0, rows.shape[1])),
-        rows.new_empty(columns.shape if need_columns and columns is not None else (0, rows.shape[1])),
+        rows.new_empty(rows.shape if need_rows else (0, rows.shape[-1])),
+        rows.new_empty(columns.shape if need_columns and columns is not None else (0, rows.shape[-1])),
     )
 
 
@@ -146,7 +147,7 @@ def _contrastive_bwd_fake(
 
 
 def _pair_margin_fwd_fake(rows: Tensor, *args: Any) -> Tensor:
-    return rows.new_empty(rows.shape[0], dtype=_compute_dtype(rows))
+    return rows.new_empty(rows.shape[:-1].numel(), dtype=_compute_dtype(rows))
 
 
 def _pair_margin_bwd_fake(
@@ -158,104 +159,81 @@ def _pair_margin_bwd_fake(
 # ---- gradients -----------------------------------------------------------------------------------------------------
 
 
-def _contrastive_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    rows, columns, temperature, ranks, codes, mask, totals, *ctx.settings = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1], rows, columns, temperature, ranks, mask, totals, *codes)
+class _Once(torch.autograd.Function):
+    """A gradient as it is, which refuses to be differentiated with respect to what it was computed from."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, *sources: Tensor | None) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError("the fused loss is differentiable once; use impl='reference' for higher derivatives")
 
 
-def _contrastive_backward(ctx: Any, grad_losses: Tensor | None, _: None) -> tuple[Any, ...]:
-    need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
-    if ctx.needs_input_grad[5]:
-        raise NotImplementedError("the fused loss has no gradient of the mask")
-    statistics, rows, columns, temperature, ranks, mask, totals, *codes = ctx.saved_tensors
-    no_codes = [None] * len(codes)
-    if grad_losses is None:
-        return None, None, None, None, no_codes, *(None,) * 7
-    grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
-        grad_losses,
-        statistics,
-        need_rows or need_temperature,
-        need_columns,
-        rows,
-        columns,
-        temperature,
-        ranks,
-        codes,
-        mask,
-        totals,
-        *ctx.settings,
-    )
-    grad_temperature = None
-    if need_temperature:
-        # s = x.y / tau: dL/dtau = -sum G s / tau, and sum_i x_i.(dL/dx_i) is sum G s, twice that in self-contrast.
-        dtype = _compute_dtype(rows)
-        grad_log = (rows.to(dtype) * grad_rows.to(dtype)).sum() * (0.5 if columns is None else 1.0)
-        grad_temperature = -grad_log.to(temperature.dtype) / temperature
-    return (
-        grad_rows if need_rows else None,
-        grad_columns if need_columns else None,
-        grad_temperature,
-        None,
-        no_codes,
-        *(None,) * 7,
-    )
-
-
-def _pair_margin_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    rows, columns, ranks, codes, *ctx.settings = inputs
-    ctx.save_for_backward(rows, columns, ranks, *codes)
-
-
-def _pair_margin_backward(ctx: Any, grad_losses: Tensor) -> tuple[Any, ...]:
-    rows, columns, ranks, *codes = ctx.saved_tensors
-    grad_rows, grad_columns = torch.ops.mmcuda.pair_margin_bwd(grad_losses, rows, columns, ranks, codes, *ctx.settings)
-    need_rows, need_columns = ctx.needs_input_grad[:2]
-    return (
-        grad_rows if need_rows else None,
-        grad_columns if need_columns else None,
-        None,
-        [None] * len(codes),
-        *(None,) * 3,
-    )
+def _once(grad: Tensor, wanted: bool, *sources: Tensor | None) -> Tensor | None:
+    if not wanted:
+        return None
+    return _Once.apply(grad, *sources) if torch.is_grad_enabled() else grad
 
 
 class _Contrastive(torch.autograd.Function):
-    """What eager mode calls: the registered gradient below costs some 100 microseconds more of Python."""
-
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
-        output = torch.ops.mmcuda.contrastive_fwd(*inputs)
-        _contrastive_setup(ctx, inputs, output)
-        return output
+        losses, statistics = torch.ops.mmcuda.contrastive_fwd(*inputs)
+        rows, columns, temperature, ranks, codes, mask, totals, *ctx.settings = inputs
+        ctx.save_for_backward(statistics, rows, columns, temperature, ranks, mask, totals, *codes)
+        return losses
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _without_lists(_contrastive_backward(ctx, *grads))
+    def backward(ctx: Any, grad_losses: Tensor) -> Any:
+        statistics, rows, columns, temperature, ranks, mask, totals, *codes = ctx.saved_tensors
+        need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
+        grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
+            grad_losses,
+            statistics,
+            need_rows or need_temperature,
+            need_columns,
+            rows,
+            columns,
+            temperature,
+            ranks,
+            codes,
+            mask,
+            totals,
+            *ctx.settings,
+        )
+        grad_temperature = grad_losses  # not used unless needed
+        if need_temperature:
+            # s = x.y / tau: dL/dtau = -sum G s / tau, and sum_i x_i.(dL/dx_i) is sum G s, twice that in self-contrast.
+            dtype = _compute_dtype(rows)
+            grad_log = (rows.to(dtype) * grad_rows.to(dtype)).sum() * (0.5 if columns is None else 1.0)
+            grad_temperature = -grad_log.to(temperature.dtype) / temperature
+        sources = (grad_losses, rows, columns, temperature)
+        return (
+            _once(grad_rows, need_rows, *sources),
+            _once(grad_columns, need_columns, *sources),
+            _once(grad_temperature, need_temperature, *sources),
+            *(None,) * 9,
+        )
 
 
 class _PairMargin(torch.autograd.Function):
-    """The same for the pair margin loss."""
-
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
-        output = torch.ops.mmcuda.pair_margin_fwd(*inputs)
-        _pair_margin_setup(ctx, inputs, output)
-        return output
+        rows, columns, ranks, codes, *ctx.settings = inputs
+        ctx.save_for_backward(rows, columns, ranks, *codes)
+        return torch.ops.mmcuda.pair_margin_fwd(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _without_lists(_pair_margin_backward(ctx, *grads))
-
-
-def _without_lists(grads: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A registered gradient answers a list of tensors with a list, a Function with None."""
-    return tuple(None if isinstance(grad, list) else grad for grad in grads)
-
-
-def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
-    raise NotImplementedError("the fused loss is differentiable once; use impl='reference' for higher derivatives")
+    def backward(ctx: Any, grad_losses: Tensor) -> Any:
+        rows, columns, ranks, *codes = ctx.saved_tensors
+        need_rows, need_columns = ctx.needs_input_grad[:2]
+        grad_rows, grad_columns = torch.ops.mmcuda.pair_margin_bwd(
+            grad_losses, rows, columns, ranks, codes, *ctx.settings
+        )
+        sources = (grad_losses, rows, columns)
+        return _once(grad_rows, need_rows, *sources), _once(grad_columns, need_columns, *sources), *(None,) * 5
 
 
 if _extension.native is not None:
@@ -268,7 +246,3 @@ if _extension.native is not None:
         "pair_margin_bwd": _pair_margin_bwd_fake,
     }.items():
         torch.library.register_fake(f"mmcuda::{_name}", _fake)
-    torch.library.register_autograd("mmcuda::contrastive_fwd", _contrastive_backward, setup_context=_contrastive_setup)
-    torch.library.register_autograd("mmcuda::pair_margin_fwd", _pair_margin_backward, setup_context=_pair_margin_setup)
-    torch.library.register_autograd("mmcuda::contrastive_bwd", _refuse_double_backward)
-    torch.library.register_autograd("mmcuda::pair_margin_bwd", _refuse_double_backward)

@@ -15,12 +15,17 @@ from mmcuda.labels import Equal, LabelSet
 class Pairs(NamedTuple):
     """Rows against columns, and what relates them: label sets, or a mask instead of them."""
 
-    rows: Tensor  # [N, D] anchors
-    columns: Tensor | None  # [M, D]; None: the rows themselves
+    rows: Tensor  # [..., D] anchors, N in all
+    columns: Tensor | None  # [..., D], M in all; None: the rows themselves
     label_sets: Sequence[LabelSet]
     mask: Tensor | None  # [B, B'] of the samples
     views: int  # rows (and columns) of a sample, adjacent; 1 where rows and columns are different samples
     self_offset: int | None  # row i is column i + self_offset; 0 in self-contrast; None: no row is a column
+
+    @property
+    def anchors(self) -> int:
+        """Number of rows, N."""
+        return self.rows.shape[:-1].numel()
 
     @property
     def weights(self) -> list[float]:
@@ -37,7 +42,7 @@ def for_kernels(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
 
 def for_reference(pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Return rows and columns, half precision as float32."""
-    rows = pairs.rows.to(torch.promote_types(pairs.rows.dtype, torch.float32))
+    rows = pairs.rows.flatten(0, -2).to(torch.promote_types(pairs.rows.dtype, torch.float32))
     return rows, rows if pairs.columns is None else pairs.columns.to(rows.dtype)
 
 
@@ -53,19 +58,18 @@ def dense_relations(pairs: Pairs) -> list[Tensor]:
     if pairs.views > 1:
         relations = [r.repeat_interleave(pairs.views, 0).repeat_interleave(pairs.views, 1) for r in relations]
     if pairs.columns is not None and pairs.self_offset is not None:
-        relations = [r[pairs.self_offset : pairs.self_offset + pairs.rows.shape[0]] for r in relations]
+        relations = [r[pairs.self_offset : pairs.self_offset + pairs.anchors] for r in relations]
     return relations
 
 
 def encoded_relations(pairs: Pairs) -> ops.Relations:
     """Return the relations as the kernels read them."""
     if pairs.mask is None:
-        ranks = ops.label_ranks(
-            [labels.keys() for labels in pairs.label_sets], [labels.relation.tolerance for labels in pairs.label_sets]
-        )
-        ranks = _of_items(ranks, pairs)
+        keys = [labels.keys() for labels in pairs.label_sets]
+        tolerances = [labels.relation.tolerance for labels in pairs.label_sets]
+        ranks = _with_rows(ops.label_ranks(keys, tolerances, pairs.views), pairs)
         codes = [_of_items(labels.codes(), pairs) for labels in pairs.label_sets]
-        totals = ops.relation_totals(ranks, codes, pairs.rows.shape[0], pairs.self_offset)
+        totals = ops.relation_totals(ranks, codes, pairs.anchors, pairs.self_offset)
         return ops.Relations(ranks, codes, None, totals, pairs.weights)
     mask = pairs.mask.to(torch.promote_types(pairs.rows.dtype, torch.float32))
     totals = _mask_totals(mask, pairs)
@@ -73,15 +77,18 @@ def encoded_relations(pairs: Pairs) -> ops.Relations:
     return ops.Relations(ranks, [], mask.contiguous(), totals, pairs.weights)
 
 
-def _of_items(values: Tensor, pairs: Pairs) -> Tensor:
+def _of_items(codes: Tensor, pairs: Pairs) -> Tensor:
     """Expand what the samples have, along the last dimension, to the items: rows, then columns if they are others."""
-    if values.numel() == 0:
+    if codes.numel() == 0:
+        return codes
+    return _with_rows(codes.repeat_interleave(pairs.views, -1) if pairs.views > 1 else codes, pairs)
+
+
+def _with_rows(values: Tensor, pairs: Pairs) -> Tensor:
+    """Put the rows that are columns in front of these, along the last dimension."""
+    if pairs.columns is None or pairs.self_offset is None:
         return values
-    if pairs.views > 1:
-        values = values.repeat_interleave(pairs.views, -1)
-    if pairs.columns is not None and pairs.self_offset is not None:
-        values = torch.cat([values[..., pairs.self_offset : pairs.self_offset + pairs.rows.shape[0]], values], -1)
-    return values
+    return torch.cat([values[..., pairs.self_offset : pairs.self_offset + pairs.anchors], values], -1)
 
 
 def _mask_totals(mask: Tensor, pairs: Pairs) -> Tensor:
@@ -90,7 +97,7 @@ def _mask_totals(mask: Tensor, pairs: Pairs) -> Tensor:
     own: Tensor | float = 0.0
     if pairs.self_offset is not None:  # a sample's other views are its pairs, the item itself is not
         first = pairs.self_offset // views
-        mask = mask[first : first + pairs.rows.shape[0] // views]
+        mask = mask[first : first + pairs.anchors // views]
         own = torch.diagonal_scatter(torch.zeros_like(mask), mask.diagonal(first), first)
     counted = (mask - own) * views + own * (views - 1)
     totals = counted.sum(1) if pairs.columns is None else torch.cat([counted.sum(1), counted.sum(0)])

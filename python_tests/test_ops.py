@@ -1,110 +1,318 @@
-"""The operators as citizens of PyTorch: opcheck, gradcheck, compile, autocast, refused derivatives."""
+"""The operators of csrc/ops.cpp by themselves: opcheck, shapes without data, gradcheck, what they refuse."""
 
 import math
+import re
 
 import pytest
 import torch
+from torch.library import opcheck
 from torch.nn.functional import normalize
 
-from mmcuda import ClinicalSupConLoss, SupConLoss, Within, _extension, ops
-from mmcuda.labels import Equal
+from mmcuda import _extension, ops
+from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
+from mmcuda.pairs import Pairs, encoded_relations
 
 pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
 
+OPERATORS = torch.ops.mmcuda
+VARIANTS = [
+    ("outside", "all"),
+    ("inside", "all"),
+    ("outside", "negatives"),
+    ("inside", "negatives"),
+    ("outside", "one_positive"),
+]
+# rows, columns, self_offset, both_ways; of samples with 2 views where the rows are columns
+LAYOUTS = {
+    "self": ((9, 2), None, 0, False),
+    "cross": ((9,), (5,), None, False),
+    "both_ways": ((9,), (5,), None, True),
+    "slice": ((4, 2), (9, 2), 6, True),
+}
+D = 5
 
-def arguments(dtype=torch.float64, with_mask=False):
-    """Arguments of supcon_fwd: 9 samples, 2 views, 2 label sets."""
-    features = normalize(torch.randn(18, 5, dtype=dtype), dim=-1).requires_grad_()
-    values = torch.rand(9, dtype=torch.float64).masked_fill(torch.arange(9) == 4, math.nan)
-    ranks = ops.label_ranks([torch.arange(9) % 3, values], [0.0, 0.2])
-    mask = (torch.rand(9, 9) < 0.4).to(dtype) if with_mask else None
-    return features, ranks, [1.0, 0.5], mask, 0.2
+
+def features(*shape, dtype=torch.float64):
+    return normalize(torch.randn(*shape, D), dim=-1).to(dtype)
+
+
+def label_sets(rows, columns=None):
+    """All relations, with missing values; without `columns` these are the rows."""
+
+    def values(size):
+        thickness = (100 * torch.rand(size).double()).masked_fill(torch.arange(size) == 4, math.nan)
+        return torch.arange(size) % 3 - 1, thickness, thickness, torch.randint(-1, 2, (size, 40))
+
+    others = [None] * 4 if columns is None else values(columns)
+    relations = (Equal(), Within(20.0), Rbf(9.0), Overlap())
+    weights = (1.0, 0.5, 0.0, 2.0)
+    return [LabelSet(*each, columns=o) for *each, o in zip(values(rows), relations, weights, others, strict=True)]
+
+
+def inputs(layout, dtype=torch.float64, with_mask=False):
+    """Return rows, columns, relations and self_offset of the operators."""
+    rows_shape, columns_shape, offset, _ = LAYOUTS[layout]
+    rows = features(*rows_shape, dtype=dtype)
+    columns = None if columns_shape is None else features(*columns_shape, dtype=dtype)
+    size, others = rows_shape[0], None
+    if columns_shape is not None and offset is None:
+        others = columns_shape[0]
+    elif columns_shape is not None:
+        size = columns_shape[0]
+    mask = torch.rand(size, others or size) * (torch.rand(size, others or size) < 0.5) if with_mask else None
+    sets = [] if with_mask else label_sets(size, others)
+    views = 1 if offset is None else 2
+    return rows, columns, encoded_relations(Pairs(rows, columns, sets, mask, views, offset)), offset
+
+
+def forward_arguments(layout, variant, dtype=torch.float64, with_mask=False):
+    rows, columns, relations, offset = inputs(layout, dtype, with_mask)
+    temperature = torch.tensor(0.2, dtype=torch.float64)
+    return [rows, columns, temperature, *relations, offset, *variant, LAYOUTS[layout][3]]
 
 
 def test_label_ranks_are_intervals():
-    """Known values are ranked by size; a missing one is alone in its interval."""
-    ((rank, first, last),) = ops.label_ranks([torch.tensor([7.0, math.nan, 5.0, 7.5], dtype=torch.float64)], [0.5])
+    """Known values are ranked by size; a missing one is alone in its interval; views have their sample's."""
+    labels = torch.tensor([7.0, math.nan, 5.0, 7.5], dtype=torch.float64)
+    ((rank, first, last),) = ops.label_ranks([labels], [0.5], 1)
     assert rank.tolist() == [1, 3, 0, 2]
     assert first.tolist() == [1, 3, 0, 1]
     assert last.tolist() == [2, 3, 0, 2]
+    for views in (2, 3):
+        several = ops.label_ranks([labels, torch.tensor([3, -1, 3, 0])], [0.5, 0.0], views)
+        once = ops.label_ranks([labels, torch.tensor([3, -1, 3, 0])], [0.5, 0.0], 1)
+        assert torch.equal(several, once.repeat_interleave(views, -1))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("views", [1, 3])
+def test_opcheck_label_ranks(views):
+    opcheck(OPERATORS.label_ranks.default, ([torch.arange(9), torch.rand(9).double()], [0.0, 0.5], views))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_opcheck_relation_totals(layout):
+    rows, _, relations, offset = inputs(layout)
+    opcheck(OPERATORS.relation_totals.default, (relations.ranks, relations.codes, rows[..., 0].numel(), offset))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("with_mask", [False, True])
-def test_opcheck(dtype, with_mask):
-    features, ranks, weights, mask, temperature = arguments(dtype, with_mask)
-    operators = torch.ops.mmcuda
-    torch.library.opcheck(operators.supcon_fwd.default, (features, ranks, weights, mask, temperature))
-    features = features.detach()
-    losses, statistics = operators.supcon_fwd(features, ranks, weights, mask, temperature)
-    backward_arguments = (torch.rand_like(losses), features, statistics, ranks, weights, mask, temperature)
-    torch.library.opcheck(operators.supcon_bwd.default, backward_arguments)
-    torch.library.opcheck(operators.label_ranks.default, ([torch.arange(9), torch.rand(9).double()], [0.0, 0.5]))
+@pytest.mark.parametrize(
+    ("variant", "dtype"),
+    [*zip(VARIANTS, [torch.float64] * 5, strict=True), (VARIANTS[4], torch.float32), (VARIANTS[3], torch.bfloat16)],
+)
+def test_opcheck_contrastive(variant, dtype, with_mask, layout):
+    arguments = forward_arguments(layout, variant, dtype, with_mask)
+    opcheck(OPERATORS.contrastive_fwd.default, arguments)
+    losses, statistics = OPERATORS.contrastive_fwd(*arguments)
+    for need in [(True, True), (True, False), (False, True)]:
+        opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), statistics, *need, *arguments))
 
 
-@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("layout", ["self", "cross"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_opcheck_pair_margin(dtype, layout):
+    rows, columns, (ranks, codes, _, _, weights), offset = inputs(layout, dtype)
+    arguments = (rows, columns, ranks, codes, weights, offset, 1.3)
+    opcheck(OPERATORS.pair_margin_fwd.default, arguments)
+    losses = OPERATORS.pair_margin_fwd(*arguments)
+    opcheck(OPERATORS.pair_margin_bwd.default, (torch.rand_like(losses), *arguments))
+
+
+def test_leading_dimensions_are_rows():
+    """[B, V, D] is what [B V, D] is; gradients have the shape of the features."""
+    arguments = forward_arguments("slice", VARIANTS[0])
+    losses, statistics = OPERATORS.contrastive_fwd(*arguments)
+    gradients = OPERATORS.contrastive_bwd(losses, statistics, True, True, *arguments)
+    assert [gradient.shape for gradient in gradients] == [arguments[0].shape, arguments[1].shape]
+    flat = [arguments[0].flatten(0, -2), arguments[1].flatten(0, -2), *arguments[2:]]
+    assert torch.equal(OPERATORS.contrastive_fwd(*flat)[0], losses)
+    for gradient, other in zip(
+        gradients, OPERATORS.contrastive_bwd(losses, statistics, True, True, *flat), strict=True
+    ):
+        assert torch.equal(gradient.flatten(0, -2), other)
+
+
+def test_gradients_that_are_not_needed_are_empty():
+    arguments = forward_arguments("cross", VARIANTS[0])
+    losses, statistics = OPERATORS.contrastive_fwd(*arguments)
+    rows, columns = OPERATORS.contrastive_bwd(losses, statistics, True, True, *arguments)
+    only_rows, none = OPERATORS.contrastive_bwd(losses, statistics, True, False, *arguments)
+    assert none.shape == (0, D)
+    assert torch.equal(only_rows, rows)
+    none, only_columns = OPERATORS.contrastive_bwd(losses, statistics, False, True, *arguments)
+    assert none.shape == (0, D)
+    assert torch.equal(only_columns, columns)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 @pytest.mark.parametrize("temperature", [0.2, 0.005])
-def test_gradcheck(with_mask, temperature):
+def test_gradcheck_contrastive(temperature, variant, layout):
     """At temperature 0.005 the exponents leave the range of the constant shift."""
-    features, ranks, weights, mask, _ = arguments(with_mask=with_mask)
-    assert torch.autograd.gradcheck(
-        lambda z: ops.supcon_losses(z, ranks, weights, mask, temperature), features, eps=1e-7, atol=1e-4
-    )
+    rows, columns, relations, offset = inputs(layout)
+    tensors = [tensor.requires_grad_() for tensor in (rows, columns) if tensor is not None]
+    tau = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
+
+    def losses(tau, rows, columns=None):
+        return ops.contrastive_losses(rows, columns, tau, relations, offset, *variant, LAYOUTS[layout][3])
+
+    assert torch.autograd.gradcheck(losses, (tau, *tensors), eps=1e-7, atol=2e-4, fast_mode=True)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile_without_graph_breaks(dynamic):
-    criterion = ClinicalSupConLoss({"grade": Equal(), "cst": Within(0.3)})
-    compiled = torch.compile(criterion, fullgraph=True, dynamic=dynamic)
-    for samples in (6, 11):
-        features = normalize(torch.randn(samples, 2, 8), dim=-1)
-        labels = {"grade": torch.arange(samples) % 3, "cst": torch.rand(samples)}
-        eager, fused = features.clone().requires_grad_(), features.clone().requires_grad_()
-        criterion(eager, labels).backward()
-        compiled(fused, labels).backward()
-        torch.testing.assert_close(fused.grad, eager.grad)
+@pytest.mark.parametrize("layout", ["self", "cross"])
+def test_gradcheck_pair_margin(layout):
+    rows, columns, relations, offset = inputs(layout)
+    tensors = [tensor.requires_grad_() for tensor in (rows, columns) if tensor is not None]
+
+    def losses(rows, columns=None):
+        return ops.pair_margin_losses(rows, columns, relations, offset, 1.3)
+
+    assert torch.autograd.gradcheck(losses, tensors, eps=1e-7, atol=1e-5)
 
 
-def test_compile_of_supcon():
-    features = normalize(torch.randn(6, 2, 8), dim=-1)
-    criterion = SupConLoss()
-    compiled = torch.compile(criterion, fullgraph=True)
-    torch.testing.assert_close(compiled(features), criterion(features))
-    mask = (torch.rand(6, 6) < 0.5).float()
-    torch.testing.assert_close(compiled(features, mask=mask), criterion(features, mask=mask))
+# ---- what the operators refuse: called past the Python checks they must not read out of bounds ---------------------
+
+FORWARD = "rows columns temperature ranks codes mask totals weights self_offset positives denominator both_ways".split()
+MARGIN = "rows columns ranks codes weights self_offset margin".split()
 
 
-def test_autocast_computes_in_float32():
-    features, ranks, weights, _, temperature = arguments(torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = ops.supcon_losses(features.bfloat16(), ranks, weights, None, temperature)
-    assert losses.dtype == torch.float32
+def changed(names, arguments, change):
+    """Return the arguments with those that `change` names replaced: by a value, or by what a function makes of it."""
+    named = dict(zip(names, arguments, strict=True))
+    for name, value in change.items():
+        named[name] = value(named[name]) if callable(value) else value
+    return [named[name] for name in names]
 
 
-def test_second_derivative_is_refused():
-    features = normalize(torch.randn(6, 2, 8), dim=-1).requires_grad_()
-    (grad,) = torch.autograd.grad(SupConLoss(impl="fused")(features), features, create_graph=True)
-    with pytest.raises(NotImplementedError, match="use impl='reference' for higher derivatives"):
-        grad.sum().backward()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": lambda x: x.flatten()}, "rows must be [.., D] and not empty"),
+        ({"rows": lambda x: x[:0]}, "rows must be [.., D] and not empty"),
+        ({"rows": lambda x: x[:8]}, "ranks must be [K, 3, 13] int32"),
+        ({"columns": lambda y: y[:, :4]}, "columns must be [.., 5] and not empty"),
+        ({"columns": lambda y: y[:0]}, "columns must be [.., 5] and not empty"),
+        ({"columns": lambda y: y.float()}, "columns must have the dtype of rows"),
+        ({"rows": lambda x: x.half(), "columns": lambda y: y.half()}, "features must be float32, float64 or bfloat16"),
+        ({"rows": lambda x: x.long(), "columns": lambda y: y.long()}, "features must be float32, float64 or bfloat16"),
+        ({"self_offset": 0}, "self_offset must be in 0 .. M - N = -4, got 0"),
+        ({"self_offset": -1}, "self_offset must be in 0 .. M - N = -4, got -1"),
+        ({"columns": None, "self_offset": 1}, "self_offset needs columns"),
+        ({"temperature": lambda t: t.expand(2)}, "temperature must be one number"),
+        ({"temperature": lambda t: -t}, "temperature must be positive and finite, got -0.2"),
+        ({"temperature": lambda t: t * math.nan}, "temperature must be positive and finite, got nan"),
+        ({"ranks": lambda r: r.long()}, "ranks must be [K, 3, 14] int32"),
+        ({"ranks": lambda r: r[:, :2]}, "ranks must be [K, 3, 14] int32"),
+        ({"ranks": lambda r: r[:3]}, "codes must be one per label set"),
+        ({"codes": lambda c: c[:3]}, "codes must be one per label set"),
+        ({"codes": lambda c: [c[0], c[1], c[2][:13], c[3]]}, "codes must be empty, float64 [14] or int32 [W, 2, 14]"),
+        ({"codes": lambda c: [c[0], c[1], c[2].float(), c[3]]}, "codes must be empty, float64 [14] or int32"),
+        ({"codes": lambda c: [c[0], c[1], c[2], c[3][:, :1]]}, "codes must be empty, float64 [14] or int32"),
+        ({"codes": lambda c: [c[0], c[1], c[2], c[3].long()]}, "codes must be empty, float64 [14] or int32"),
+        ({"totals": lambda t: t[:, :13]}, "totals must be [4, 14] float64"),
+        ({"totals": lambda t: t.float()}, "totals must be [4, 14] float64"),
+        ({"weights": [1.0]}, "weights must be one per label set"),
+        ({"positives": "between"}, "positives must be 'outside' or 'inside', got between"),
+        ({"denominator": "none"}, "denominator must be 'all', 'negatives' or 'one_positive', got none"),
+        ({"positives": "inside", "denominator": "one_positive"}, "'one_positive' has its positives outside the log"),
+    ],
+)
+def test_contrastive_refuses(change, message):
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        OPERATORS.contrastive_fwd(*changed(FORWARD, forward_arguments("cross", VARIANTS[0]), change))
 
 
-def test_gradient_of_the_mask_is_refused():
-    features, ranks, weights, mask, temperature = arguments(with_mask=True)
-    losses = ops.supcon_losses(features, ranks, weights, mask.requires_grad_(), temperature)
-    with pytest.raises(NotImplementedError, match="no gradient of the mask"):
-        losses.sum().backward()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": lambda m: m[:4]}, "mask must be [B, B']"),
+        ({"mask": lambda m: m[:, :4]}, "mask must be [B, B']"),
+        ({"mask": lambda m: m[:, :0]}, "mask must be [B, B']"),
+        ({"mask": lambda m: m[0]}, "mask must be [B, B']"),
+        ({"mask": lambda m: m.float()}, "mask must be in the dtype of the computation"),
+        ({"mask": None}, "weights must be one per label set"),
+    ],
+)
+def test_contrastive_refuses_a_mask(change, message):
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        OPERATORS.contrastive_fwd(*changed(FORWARD, forward_arguments("cross", VARIANTS[0], with_mask=True), change))
 
 
-def test_native_checks_stand_alone():
-    """Called past the Python checks, the operators still refuse instead of reading out of bounds."""
-    features, ranks, weights, _, temperature = arguments()
-    with pytest.raises(RuntimeError, match="multiple of 9 rows, got 17"):
-        ops.supcon_losses(features[:17], ranks, weights, None, temperature)
-    with pytest.raises(RuntimeError, match="weights must have one value per label set"):
-        ops.supcon_losses(features, ranks, [1.0], None, temperature)
-    with pytest.raises(RuntimeError, match="features must be float32 or float64"):
-        ops.supcon_losses(features.half(), ranks, weights, None, temperature)
-    with pytest.raises(RuntimeError, match=r"mask must be \[9, 9\]"):
-        ops.supcon_losses(features, ranks, weights, torch.ones(8, 8, dtype=torch.float64), temperature)
-    with pytest.raises(RuntimeError, match="labels must be int64 or float64"):
-        ops.label_ranks([torch.zeros(3, dtype=torch.int32)], [0.0])
+def test_contrastive_refuses_both_ways_without_columns():
+    arguments = forward_arguments("self", VARIANTS[0])
+    with pytest.raises(RuntimeError, match="both_ways needs columns"):
+        OPERATORS.contrastive_fwd(*arguments[:-1], True)
+
+
+@pytest.mark.parametrize(
+    ("grad", "statistics", "message"),
+    [
+        (lambda g: g[:-1], lambda s: s, "grad_losses must be [9] in the dtype of the losses"),
+        (lambda g: g.float(), lambda s: s, "grad_losses must be [9] in the dtype of the losses"),
+        (lambda g: g, lambda s: s[:, 1:], "statistics must be those of the forward"),
+        (lambda g: g, lambda s: s.float(), "statistics must be those of the forward"),
+        (lambda g: g, lambda s: s[0], "statistics must be those of the forward"),
+        (lambda g: g, lambda s: s[:-1], "statistics must be those of the forward"),
+    ],
+)
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_contrastive_backward_refuses(variant, grad, statistics, message):
+    arguments = forward_arguments("cross", variant)
+    losses, found = OPERATORS.contrastive_fwd(*arguments)
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        OPERATORS.contrastive_bwd(grad(losses), statistics(found), True, True, *arguments)
+
+
+def test_pair_margin_refuses():
+    rows, columns, (ranks, codes, _, _, weights), offset = inputs("cross")
+    arguments = (rows, columns, ranks, codes, weights, offset, 1.0)
+    for change, message in [
+        ({"rows": rows[:8]}, "ranks must be [K, 3, 13] int32"),
+        ({"columns": columns[:, 1:]}, "columns must be [.., 5] and not empty"),
+        ({"weights": [1.0]}, "weights must be one per label set"),
+        ({"rows": rows.half(), "columns": columns.half()}, "features must be float32, float64 or bfloat16"),
+    ]:
+        with pytest.raises(RuntimeError, match=re.escape(message)):
+            OPERATORS.pair_margin_fwd(*changed(MARGIN, arguments, change))
+    losses = OPERATORS.pair_margin_fwd(*arguments)
+    for grad in (losses[1:], losses.float()):
+        with pytest.raises(RuntimeError, match=re.escape("grad_losses must be [9] in the dtype of the losses")):
+            OPERATORS.pair_margin_bwd(grad, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "tolerances", "views", "message"),
+    [
+        ([], [], 1, "labels must hold at least one tensor"),
+        ([torch.arange(3)], [], 1, "tolerances must have one value per label set, got 0 for 1"),
+        ([torch.arange(3), torch.arange(4)], [0.0, 0.0], 1, "labels must each be [3]"),
+        ([torch.zeros(3, 1)], [0.0], 1, "labels must each be [3]"),
+        ([torch.zeros(3, dtype=torch.int32)], [0.0], 1, "labels must be int64 or float64"),
+        ([torch.zeros(3)], [0.0], 1, "labels must be int64 or float64"),
+        ([torch.arange(3)], [0.5], 1, "integer labels are compared for equality, got tolerance 0.5"),
+        ([torch.arange(3)], [0.0], 0, "views must be positive, got 0"),
+    ],
+)
+def test_label_ranks_refuses(labels, tolerances, views, message):
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        ops.label_ranks(labels, tolerances, views)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": 0}, "rows must be in 1 .. L = 14, got 0"),
+        ({"rows": 15}, "rows must be in 1 .. L = 14, got 15"),
+        ({"ranks": lambda r: r[0]}, "rows must be in 1 .. L"),
+        ({"ranks": lambda r: r[:, :2]}, "ranks must be [K, 3, 14] int32"),
+        ({"codes": lambda c: c[:1]}, "codes must be one per label set"),
+        ({"codes": lambda c: [c[0], c[1], c[2][1:], c[3]]}, "codes must be empty, float64 [14] or int32 [W, 2, 14]"),
+        ({"self_offset": 3}, "self_offset must be in 0 .. M - N = -4, got 3"),
+    ],
+)
+def test_relation_totals_refuses(change, message):
+    _, _, relations, _ = inputs("cross")
+    arguments = (relations.ranks, relations.codes, 9, None)
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        OPERATORS.relation_totals(*changed(["ranks", "codes", "rows", "self_offset"], arguments, change))

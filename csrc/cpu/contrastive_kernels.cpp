@@ -137,12 +137,13 @@ Int<T> in_interval(const LabelSet<T>& set, int64_t i, int64_t j) {
 // The Jaccard index of two sets over the bits known in both: 1 if both are empty there, 0 if no bit is known in both.
 template <class T>
 Vec<T> jaccard(const Batch<T>& batch, const LabelSet<T>& set, int64_t i, int64_t j) {
-  const auto count = [](Int<T> v) {  // of 32 bits, by adding neighbours
+  const auto count = [](Int<T> set) {  // of 32 bits, by adding neighbours
+    auto v = (Bits<T>)set;
     v = (v & 0x55555555) + ((v >> 1) & 0x55555555);
     v = (v & 0x33333333) + ((v >> 2) & 0x33333333);
     v = (v & 0x0f0f0f0f) + ((v >> 4) & 0x0f0f0f0f);
     v = (v & 0x00ff00ff) + ((v >> 8) & 0x00ff00ff);
-    return (v & 0xffff) + (v >> 16);
+    return (Int<T>)((v & 0xffff) + (v >> 16));
   };
   Int<T> both = {}, either = {}, known = {};
   for (int64_t w = 0; w < set.words; ++w) {

@@ -52,7 +52,7 @@ void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, i
   }
 }
 
-Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances) {
+Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
   STD_TORCH_CHECK(!labels.empty(), "labels must hold at least one tensor");
   STD_TORCH_CHECK(labels.size() == tolerances.size(), "tolerances must have one value per label set, got ",
                   tolerances.size(), " for ", labels.size());
@@ -60,12 +60,14 @@ Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<doub
   const int64_t samples = labels[0].numel();
   STD_TORCH_CHECK(samples <= std::numeric_limits<int32_t>::max(), "labels must have fewer than 2^31 samples, got ",
                   samples);
-  Tensor ranks = torch::stable::empty({sets, 3, samples}, ScalarType::Int);
+  STD_TORCH_CHECK(views > 0, "views must be positive, got ", views);
+  Tensor ranks = torch::stable::empty({sets, 3, samples * views}, ScalarType::Int);
   auto* out = ranks.mutable_data_ptr<int32_t>();
   for (int64_t k = 0; k < sets; ++k) {
     STD_TORCH_CHECK(labels[k].dim() == 1 && labels[k].numel() == samples, "labels must each be [", samples, "]");
     const Tensor values = torch::stable::contiguous(labels[k]);
-    int32_t* rank = out + 3 * k * samples;
+    // The ranks of the samples are written at the end of their place and spread to the views from the front.
+    int32_t* rank = out + 3 * (k + 1) * samples * views - 3 * samples;
     if (values.scalar_type() == ScalarType::Long) {
       STD_TORCH_CHECK(tolerances[k] == 0, "integer labels are compared for equality, got tolerance ", tolerances[k]);
       rank_values<int64_t>(values.const_data_ptr<int64_t>(), samples, 0, rank, rank + samples, rank + 2 * samples);
@@ -74,6 +76,8 @@ Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<doub
       rank_values<double>(values.const_data_ptr<double>(), samples, tolerances[k], rank, rank + samples,
                           rank + 2 * samples);
     }
+    int32_t* item = out + 3 * k * samples * views;
+    for (int64_t i = 0; i < 3 * samples; ++i) item = std::fill_n(item, views, int32_t{rank[i]});
   }
   return ranks;
 }

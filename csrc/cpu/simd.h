@@ -27,6 +27,7 @@ template <>
 struct Simd<float> {
   typedef float Vec __attribute__((vector_size(MMCUDA_VECTOR_BYTES)));
   typedef int32_t Int __attribute__((vector_size(MMCUDA_VECTOR_BYTES)));
+  typedef uint32_t Bits __attribute__((vector_size(MMCUDA_VECTOR_BYTES)));
   static constexpr float kLargest = 3.4028234663852886e38f;
   static constexpr float kMinExponent = -126.f;
   static constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
@@ -41,6 +42,7 @@ template <>
 struct Simd<double> {
   typedef double Vec __attribute__((vector_size(MMCUDA_VECTOR_BYTES)));
   typedef int64_t Int __attribute__((vector_size(MMCUDA_VECTOR_BYTES)));
+  typedef uint64_t Bits __attribute__((vector_size(MMCUDA_VECTOR_BYTES)));
   static constexpr double kLargest = 1.7976931348623157e308;
   static constexpr double kMinExponent = -1022.;
   static constexpr double kRound = 6755399441055744.;  // 1.5 * 2^52
@@ -57,6 +59,8 @@ template <class T>
 using Vec = typename Simd<T>::Vec;
 template <class T>
 using Int = typename Simd<T>::Int;
+template <class T>
+using Bits = typename Simd<T>::Bits;  // arithmetic that may wrap around
 template <class T>
 constexpr int64_t kLanes = MMCUDA_VECTOR_BYTES / sizeof(T);
 
@@ -136,7 +140,7 @@ inline Vec<T> exp2(Vec<T> x) {
 #pragma GCC unroll 12
   for (int c = kDegree - 1; c >= 0; --c) p = p * f + S::kExp2[c];
   // p 2^n: n sits in the low bits of `rounded`; shifted to the exponent field, everything above n falls off.
-  const Vec<T> power = (Vec<T>)((Int<T>)p + ((Int<T>)rounded << S::kMantissaBits));
+  const Vec<T> power = (Vec<T>)((Bits<T>)p + ((Bits<T>)rounded << S::kMantissaBits));
   return x < S::kMinExponent ? Vec<T>{} : power;
 }
 

@@ -24,27 +24,28 @@ inline constexpr double kLog2E = 1.4426950408889634;
 
 // The rows and columns of an operator: N and M items of D features.
 struct Features {
-  Tensor rows;                    // [N, D] contiguous
-  std::optional<Tensor> columns;  // [M, D] contiguous; none in self-contrast
+  Tensor rows;                    // [.., D] contiguous
+  std::optional<Tensor> columns;  // [.., D] contiguous; none in self-contrast
   std::optional<int64_t> self_offset;
   int64_t n, m, d;
 
   Features(const Tensor& rows_, const std::optional<Tensor>& columns_, std::optional<int64_t> self_offset_)
       : rows(torch::stable::contiguous(rows_)), self_offset(self_offset_) {
-    STD_TORCH_CHECK(rows.dim() == 2, "rows must be [N, D], got ", rows.dim(), " dimensions");
-    n = m = rows.size(0), d = rows.size(1);
+    STD_TORCH_CHECK(rows.dim() >= 2 && rows.numel() > 0, "rows must be [.., D] and not empty");
+    d = rows.size(rows.dim() - 1);
+    n = m = rows.numel() / d;
     if (columns_) {
       columns = torch::stable::contiguous(*columns_);
-      STD_TORCH_CHECK(columns->dim() == 2 && columns->size(1) == d, "columns must be [M, ", d, "]");
+      STD_TORCH_CHECK(columns->dim() >= 2 && columns->numel() > 0 && columns->size(columns->dim() - 1) == d,
+                      "columns must be [.., ", d, "] and not empty");
       STD_TORCH_CHECK(columns->scalar_type() == rows.scalar_type(), "columns must have the dtype of rows");
-      m = columns->size(0);
+      m = columns->numel() / d;
     } else {
       STD_TORCH_CHECK(!self_offset || *self_offset == 0, "self_offset needs columns");
       self_offset = 0;
     }
     STD_TORCH_CHECK(!self_offset || (*self_offset >= 0 && *self_offset <= m - n),
                     "self_offset must be in 0 .. M - N = ", m - n, ", got ", self_offset.value_or(0));
-    STD_TORCH_CHECK(n > 0 && m > 0 && d > 0, "rows and columns must not be empty");
     constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 2 * kBlock;
     STD_TORCH_CHECK(n < kMost && m < kMost, "rows and columns must be fewer than 2^31, got ", n, " and ", m);
   }
@@ -286,14 +287,14 @@ inline ScalarType compute_dtype(ScalarType features) {
   return features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// A new tensor like `like` [count, D]; fill(i, row) writes row i, [D].
+// A new tensor like `like` [.., D]; fill(i, row) writes row i, [D].
 template <class T, class Fill>
 Tensor gradient_like(const Tensor& like, const Fill& fill) {
-  const int64_t d = like.size(1);
-  Tensor result = torch::stable::new_empty(like, {like.size(0), d});
+  const int64_t d = like.size(like.dim() - 1);
+  Tensor result = torch::stable::new_empty(like, like.sizes());
   const bool half = like.scalar_type() == ScalarType::BFloat16;
   void* data = result.mutable_data_ptr();
-  parallel_for(like.size(0), kBlock, [&](int64_t begin, int64_t end) {
+  parallel_for(like.numel() / d, kBlock, [&](int64_t begin, int64_t end) {
     std::vector<T> wide(half ? d : 0);
     for (int64_t i = begin; i < end; ++i) {
       if (!half) {
