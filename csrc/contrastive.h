@@ -22,7 +22,8 @@
 //   exponential sum E_i in log E_i, times a_i:   g_i a_i omega_ij exp(s_ij) / E_i            (inside: with a minus)
 //   linear:                                     -g_i a_ki r_kij / n_ki
 //   softplus, z = log E_ki - s_ij:              -g_i a_ki r_kij / n_ki sigmoid(z), and for the negatives
-//                                                g_i a_ki (1 - r_kij) exp(s_ij) / E_ki * sum_p r_kip sigmoid(z_p) / n_ki
+//                                                g_i a_ki (1 - r_kij) exp(s_ij) / E_ki * sum_p r_kip sigmoid(z_p) /
+//                                                n_ki
 //
 //   dL/dX = G Y / tau,  dL/dY = G^T X / tau,  dL/dtau = -sum_i x_i.(dL/dx_i) / tau
 //
@@ -36,7 +37,8 @@
 // Relations. Sort the known values of a label set: the positives of a sample, equal or within a tolerance, are
 // neighbours there. An item has a rank, and j is positive to i where first_i <= rank_j <= last_i. A sample without a
 // value is alone in its interval, so that its own other views are its only positives. A Gaussian weights the pairs in
-// the interval by 2^-(value_i - value_j)^2; an overlap is the Jaccard index of two bit sets over the bits known in both.
+// the interval by 2^-(value_i - value_j)^2; an overlap is the Jaccard index of two bit sets over the bits known in
+// both.
 
 #pragma once
 
@@ -76,7 +78,7 @@ struct LabelSet {
   const T* value;     // kGaussian
   const Index* bits;  // kOverlap: [words, 2, items], 32 bits a word: the set, and which of its bits are known
   int64_t words;
-  const T* mask;      // kMask: dense [.., mask_columns], with
+  const T* mask;  // kMask: dense [.., mask_columns], with
   int64_t mask_columns;
   const Index* mask_index;  // the row or column of the mask that an item belongs to
 };
@@ -127,7 +129,7 @@ struct ForwardTerms {
   int64_t sums;  // exponential sums
   const ExponentialSum<T>* sum;
   const double* positive;  // [K, items] a_ki / n_ki; null without a linear term
-  double* linear;     // [items] sum_k a_ki / n_ki sum_j r_kij x_i.y_j
+  double* linear;          // [items] sum_k a_ki / n_ki sum_j r_kij x_i.y_j
 };
 
 // Second forward pass of the denominator "one positive".
@@ -144,9 +146,9 @@ template <class T>
 struct BackwardTerms {
   int64_t sums;
   const ExponentialSum<T>* sum;
-  const T* positive;  // [K, items] g_i a_ki / n_ki of the linear or softplus term; null without one
-  const T* log_sum;   // [K, items] as above, of sum[k]; null unless the term is a softplus
-  T* gradient;        // [items, Dp] H Y and H^T X are added here,
+  const T* positive;             // [K, items] g_i a_ki / n_ki of the linear or softplus term; null without one
+  const T* log_sum;              // [K, items] as above, of sum[k]; null unless the term is a softplus
+  T* gradient;                   // [items, Dp] H Y and H^T X are added here,
   bool grad_rows, grad_columns;  // if wanted
 };
 

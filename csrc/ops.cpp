@@ -1,33 +1,31 @@
 // The operators Python can call (torch.ops.mmcuda.*).
 //
 // N rows [.., D] meet M columns [.., D]; without columns the rows meet each other. Items are the rows and, where there
-// are columns, these behind them: L = N or N + M. Anchors are the rows and, `both_ways`, the columns, too: A = N or N + M.
-// K label sets; a mask is one more, the last.
+// are columns, these behind them: L = N or N + M. Anchors are the rows and, `both_ways`, the columns, too: A = N or N +
+// M. K label sets; a mask is one more, the last.
 
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(mmcuda, m) {
   // labels: K tensors [B], int64 (-1 = missing) or float64 (NaN = missing) -> [K, 3, B views] int32: rank, first, last
   m.def("label_ranks(Tensor[] labels, float[] tolerances, int views) -> Tensor");
-  // ranks [K, 3, L]; codes, one per label set: empty (an interval of ranks), float64 [L] (Gaussian) or int32 [W, 2, L]
-  // (overlap) -> [K, L] float64: how many positives an item has on the other side
-  m.def("relation_totals(Tensor ranks, Tensor[] codes, int rows, int? self_offset) -> Tensor");
-  // temperature [], mask [B, B'], totals [K, L] -> losses [A], statistics [S, A]: shift and sum of each exponential
-  // sum, and for "one_positive" the mean sigmoid of each label set
+  // temperature [], ranks [K, 3, L], mask [B, B'], codes, one per label set: empty (an interval of ranks), float64 [L]
+  // (Gaussian) or int32 [W, 2, L] (overlap) -> losses [A], statistics [S, A]: shift and sum of each exponential sum and
+  // for "one_positive" the mean sigmoid of each label set, totals [K, A] float64: how many positives an anchor has
   m.def(
       "contrastive_fwd(Tensor rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, "
-      "Tensor totals, float[] weights, int? self_offset, str positives, str denominator, bool both_ways) -> (Tensor, "
-      "Tensor)");
+      "float[] weights, int? self_offset, str positives, str denominator, bool both_ways) -> (Tensor, Tensor, Tensor)");
   // grad_losses [A] -> grad_rows [.., D], grad_columns [.., D], empty where not needed
   m.def(
-      "contrastive_bwd(Tensor grad_losses, Tensor statistics, bool need_rows, bool need_columns, Tensor rows, Tensor? "
-      "columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, Tensor totals, float[] weights, int? "
+      "contrastive_bwd(Tensor grad_losses, Tensor statistics, Tensor totals, bool need_rows, bool need_columns, Tensor "
+      "rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, float[] weights, int? "
       "self_offset, str positives, str denominator, bool both_ways) -> (Tensor, Tensor)");
-  // -> losses [N], means over the columns
+  // -> losses [N], means over the columns, totals [K, N]
   m.def(
       "pair_margin_fwd(Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, int? self_offset, "
-      "float margin) -> Tensor");
+      "float margin) -> (Tensor, Tensor)");
   m.def(
-      "pair_margin_bwd(Tensor grad_losses, Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, "
+      "pair_margin_bwd(Tensor grad_losses, Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] "
+      "weights, "
       "int? self_offset, float margin) -> (Tensor, Tensor)");
 }

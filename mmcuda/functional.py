@@ -233,8 +233,7 @@ def pair_margin_loss(
     totals = None
     if _use_fused(impl, rows.device.type):
         relations = encoded_relations(pairs)
-        losses = ops.pair_margin_losses(*for_kernels(pairs), relations, pairs.self_offset, margin)
-        totals = relations.totals[:, : losses.shape[0]]
+        losses, totals = ops.pair_margin_losses(*for_kernels(pairs), relations, pairs.self_offset, margin)
     else:
         with _without_autocast(rows.device.type):
             dense = dense_relations(pairs)
@@ -262,10 +261,9 @@ def _contrastive_losses(
             temperature = torch.tensor(temperature, dtype=torch.float64)
         elif temperature.dtype in (torch.float16, torch.bfloat16):
             temperature = temperature.float()
-        losses = ops.contrastive_losses(
+        return ops.contrastive_losses(
             *for_kernels(pairs), temperature, relations, pairs.self_offset, positives, denominator, both_ways
         )
-        return losses, relations.totals[:, : losses.shape[0]] if reduction == "has_positives" else None
     with _without_autocast(pairs.rows.device.type):
         dense = dense_relations(pairs)
         losses = reference.contrastive_losses(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 WORD = 32  # cells of a multi-hot label in one word of its code
 
@@ -124,8 +125,8 @@ def check_number(name: str, value: object, zero_allowed: bool) -> None:
 
 
 def may_look(tensor: Tensor) -> bool:
-    """Whether values may be read: an accelerator would be waited for, a compiled graph or a transform has none yet."""
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+    """Whether values may be read: an accelerator would be waited for; compiled or transformed there are none yet."""
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
         return False
     return not torch._C._are_functorch_transforms_active()
 

@@ -21,7 +21,6 @@ class Relations(NamedTuple):
     ranks: Tensor  # [K, 3, L] int32 from label_ranks, per item
     codes: list[Tensor]  # K: empty (Equal, Within), float64 [L] (Rbf) or int32 [W, 2, L] (Overlap)
     mask: Tensor | None  # [B, B'] dense relation in the dtype of the computation
-    totals: Tensor  # [K (+ 1), L] float64: how many positives an item has
     weights: list[float]  # K (+ 1)
 
 
@@ -40,19 +39,6 @@ def label_ranks(labels: Sequence[Tensor], tolerances: Sequence[float], views: in
     return ranks
 
 
-def relation_totals(ranks: Tensor, codes: Sequence[Tensor], rows: int, self_offset: int | None) -> Tensor:
-    """Return how many positives every item has on the other side, [K, L] float64 (soft positives count in part).
-
-    Args:
-        ranks: [K, 3, L].
-        codes: as in :class:`Relations`.
-        rows: N; the items behind the rows are columns.
-        self_offset: row i is column i + self_offset and no positive of itself; None: they are different items.
-    """
-    totals: Tensor = torch.ops.mmcuda.relation_totals(ranks, codes, rows, self_offset)
-    return totals
-
-
 def contrastive_losses(
     rows: Tensor,
     columns: Tensor | None,
@@ -62,8 +48,10 @@ def contrastive_losses(
     positives: str,
     denominator: str,
     both_ways: bool,
-) -> Tensor:
-    """Return the loss of every anchor, [A], differentiable once in the features and the temperature.
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of every anchor, [A], differentiable once in the features and the temperature, and its totals.
+
+    The totals, [K, A] float64, say how many positives an anchor has under each label set; soft ones count in part.
 
     Args:
         rows: [..., D] float32, float64 or bfloat16, N in all.
@@ -75,19 +63,22 @@ def contrastive_losses(
         denominator: "all", "negatives" or "one_positive".
         both_ways: columns are anchors, too.
     """
-    losses: Tensor = _Contrastive.apply(
+    result: tuple[Tensor, Tensor] = _Contrastive.apply(
         rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways
     )
-    return losses
+    return result
 
 
 def pair_margin_losses(
     rows: Tensor, columns: Tensor | None, relations: Relations, self_offset: int | None, margin: float
-) -> Tensor:
-    """Return the pair margin loss of every row, the mean over its pairs, [N], differentiable once in the features."""
-    ranks, codes, _, _, weights = relations
-    losses: Tensor = _PairMargin.apply(rows, columns, ranks, codes, weights, self_offset, margin)
-    return losses
+) -> tuple[Tensor, Tensor]:
+    """Return the pair margin loss of every row, the mean over its pairs, [N], and its totals, [K, N].
+
+    The losses are differentiable once in the features.
+    """
+    ranks, codes, _, weights = relations
+    result: tuple[Tensor, Tensor] = _PairMargin.apply(rows, columns, ranks, codes, weights, self_offset, margin)
+    return result
 
 
 # ---- shapes --------------------------------------------------------------------------------------------------------
@@ -101,10 +92,6 @@ def _label_ranks_fake(labels: Sequence[Tensor], tolerances: Sequence[float], vie
     return labels[0].new_empty((len(labels), 3, labels[0].shape[0] * views), dtype=torch.int32)
 
 
-def _relation_totals_fake(ranks: Tensor, codes: Sequence[Tensor], rows: int, self_offset: int | None) -> Tensor:
-    return ranks.new_empty((ranks.shape[0], ranks.shape[2]), dtype=torch.float64)
-
-
 def _contrastive_fwd_fake(
     rows: Tensor,
     columns: Tensor | None,
@@ -112,19 +99,22 @@ def _contrastive_fwd_fake(
     ranks: Tensor,
     codes: Sequence[Tensor],
     mask: Tensor | None,
-    totals: Tensor,
     weights: Sequence[float],
     self_offset: int | None,
     positives: str,
     denominator: str,
     both_ways: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     anchors = rows.shape[:-1].numel() + (columns.shape[:-1].numel() if both_ways and columns is not None else 0)
     sets = len(weights)
     sums = (1 if denominator == "all" else sets) + (sets if positives == "inside" else 0)
     slots = 2 * sums + (sets if denominator == "one_positive" else 0)
     dtype = _compute_dtype(rows)
-    return rows.new_empty(anchors, dtype=dtype), rows.new_empty((slots, anchors), dtype=dtype)
+    return (
+        rows.new_empty(anchors, dtype=dtype),
+        rows.new_empty((slots, anchors), dtype=dtype),
+        rows.new_empty((sets, anchors), dtype=torch.float64),
+    )
 
 
 def _gradients_fake(rows: Tensor, columns: Tensor | None, need_rows: bool, need_columns: bool) -> tuple[Tensor, Tensor]:
@@ -137,6 +127,7 @@ def _gradients_fake(rows: Tensor, columns: Tensor | None, need_rows: bool, need_
 def _contrastive_bwd_fake(
     grad_losses: Tensor,
     statistics: Tensor,
+    totals: Tensor,
     need_rows: bool,
     need_columns: bool,
     rows: Tensor,
@@ -146,8 +137,11 @@ def _contrastive_bwd_fake(
     return _gradients_fake(rows, columns, need_rows, need_columns)
 
 
-def _pair_margin_fwd_fake(rows: Tensor, *args: Any) -> Tensor:
-    return rows.new_empty(rows.shape[:-1].numel(), dtype=_compute_dtype(rows))
+def _pair_margin_fwd_fake(
+    rows: Tensor, columns: Tensor | None, ranks: Tensor, codes: Sequence[Tensor], weights: Sequence[float], *args: Any
+) -> tuple[Tensor, Tensor]:
+    n = rows.shape[:-1].numel()
+    return rows.new_empty(n, dtype=_compute_dtype(rows)), rows.new_empty((len(weights), n), dtype=torch.float64)
 
 
 def _pair_margin_bwd_fake(
@@ -180,18 +174,20 @@ def _once(grad: Tensor, wanted: bool, *sources: Tensor | None) -> Tensor | None:
 class _Contrastive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
-        losses, statistics = torch.ops.mmcuda.contrastive_fwd(*inputs)
-        rows, columns, temperature, ranks, codes, mask, totals, *ctx.settings = inputs
-        ctx.save_for_backward(statistics, rows, columns, temperature, ranks, mask, totals, *codes)
-        return losses
+        losses, statistics, totals = torch.ops.mmcuda.contrastive_fwd(*inputs)
+        rows, columns, temperature, ranks, codes, mask, *ctx.settings = inputs
+        ctx.mark_non_differentiable(totals)
+        ctx.save_for_backward(statistics, totals, rows, columns, temperature, ranks, mask, *codes)
+        return losses, totals
 
     @staticmethod
-    def backward(ctx: Any, grad_losses: Tensor) -> Any:
-        statistics, rows, columns, temperature, ranks, mask, totals, *codes = ctx.saved_tensors
+    def backward(ctx: Any, grad_losses: Tensor, _: Tensor) -> Any:
+        statistics, totals, rows, columns, temperature, ranks, mask, *codes = ctx.saved_tensors
         need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
         grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
             grad_losses,
             statistics,
+            totals,
             need_rows or need_temperature,
             need_columns,
             rows,
@@ -200,7 +196,6 @@ class _Contrastive(torch.autograd.Function):
             ranks,
             codes,
             mask,
-            totals,
             *ctx.settings,
         )
         grad_temperature = grad_losses  # not used unless needed
@@ -214,7 +209,7 @@ class _Contrastive(torch.autograd.Function):
             _once(grad_rows, need_rows, *sources),
             _once(grad_columns, need_columns, *sources),
             _once(grad_temperature, need_temperature, *sources),
-            *(None,) * 9,
+            *(None,) * 8,
         )
 
 
@@ -223,10 +218,12 @@ class _PairMargin(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Any:
         rows, columns, ranks, codes, *ctx.settings = inputs
         ctx.save_for_backward(rows, columns, ranks, *codes)
-        return torch.ops.mmcuda.pair_margin_fwd(*inputs)
+        losses, totals = torch.ops.mmcuda.pair_margin_fwd(*inputs)
+        ctx.mark_non_differentiable(totals)
+        return losses, totals
 
     @staticmethod
-    def backward(ctx: Any, grad_losses: Tensor) -> Any:
+    def backward(ctx: Any, grad_losses: Tensor, _: Tensor) -> Any:
         rows, columns, ranks, *codes = ctx.saved_tensors
         need_rows, need_columns = ctx.needs_input_grad[:2]
         grad_rows, grad_columns = torch.ops.mmcuda.pair_margin_bwd(
@@ -239,7 +236,6 @@ class _PairMargin(torch.autograd.Function):
 if _extension.native is not None:
     for _name, _fake in {
         "label_ranks": _label_ranks_fake,
-        "relation_totals": _relation_totals_fake,
         "contrastive_fwd": _contrastive_fwd_fake,
         "contrastive_bwd": _contrastive_bwd_fake,
         "pair_margin_fwd": _pair_margin_fwd_fake,

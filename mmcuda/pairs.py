@@ -69,12 +69,11 @@ def encoded_relations(pairs: Pairs) -> ops.Relations:
         tolerances = [labels.relation.tolerance for labels in pairs.label_sets]
         ranks = _with_rows(ops.label_ranks(keys, tolerances, pairs.views), pairs)
         codes = [_of_items(labels.codes(), pairs) for labels in pairs.label_sets]
-        totals = ops.relation_totals(ranks, codes, pairs.anchors, pairs.self_offset)
-        return ops.Relations(ranks, codes, None, totals, pairs.weights)
+        return ops.Relations(ranks, codes, None, pairs.weights)
     mask = pairs.mask.to(torch.promote_types(pairs.rows.dtype, torch.float32))
-    totals = _mask_totals(mask, pairs)
-    ranks = torch.empty((0, 3, totals.shape[1]), dtype=torch.int32, device=mask.device)
-    return ops.Relations(ranks, [], mask.contiguous(), totals, pairs.weights)
+    items = pairs.anchors + (0 if pairs.columns is None else pairs.columns.shape[0])
+    ranks = torch.empty((0, 3, items), dtype=torch.int32, device=mask.device)
+    return ops.Relations(ranks, [], mask, pairs.weights)
 
 
 def _of_items(codes: Tensor, pairs: Pairs) -> Tensor:
@@ -89,16 +88,3 @@ def _with_rows(values: Tensor, pairs: Pairs) -> Tensor:
     if pairs.columns is None or pairs.self_offset is None:
         return values
     return torch.cat([values[..., pairs.self_offset : pairs.self_offset + pairs.anchors], values], -1)
-
-
-def _mask_totals(mask: Tensor, pairs: Pairs) -> Tensor:
-    """Return the sums of a mask [B, B'] over the pairs of each item, [1, N] or [1, N + M] float64."""
-    mask, views = mask.double(), pairs.views
-    own: Tensor | float = 0.0
-    if pairs.self_offset is not None:  # a sample's other views are its pairs, the item itself is not
-        first = pairs.self_offset // views
-        mask = mask[first : first + pairs.anchors // views]
-        own = torch.diagonal_scatter(torch.zeros_like(mask), mask.diagonal(first), first)
-    counted = (mask - own) * views + own * (views - 1)
-    totals = counted.sum(1) if pairs.columns is None else torch.cat([counted.sum(1), counted.sum(0)])
-    return totals.repeat_interleave(views)[None]

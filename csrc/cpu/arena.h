@@ -1,5 +1,5 @@
-// Memory of one operator call, kept for the next call of the same thread: pages that are touched for the first time cost
-// more than the smaller passes over them.
+// Memory of one operator call, kept for the next call of the same thread: pages that are touched for the first time
+// cost more than the smaller passes over them.
 
 #pragma once
 
@@ -53,9 +53,8 @@ class Arena {
   int64_t used_ = 0;  // of the last chunk
 
   void add_chunk(int64_t size) {
-    chunks_.push_back({std::unique_ptr<char, Free>(
-                           static_cast<char*>(::operator new(size, std::align_val_t{kAlignment}))),
-                       size});
+    chunks_.push_back(
+        {std::unique_ptr<char, Free>(static_cast<char*>(::operator new(size, std::align_val_t{kAlignment}))), size});
     used_ = 0;
   }
 

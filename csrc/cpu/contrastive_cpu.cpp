@@ -18,26 +18,22 @@ struct Arguments {
   Features features;
   Labels labels;
   double temperature;
-  Tensor totals;  // [K, L] contiguous
   std::vector<double> weights;
   bool inside, one_positive, all;
   bool both_ways;
 
   Arguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature_, const Tensor& ranks,
-            const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, const Tensor& totals_,
-            std::vector<double> weights_, std::optional<int64_t> self_offset, const std::string& positives,
-            const std::string& denominator, bool both_ways_)
+            const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, std::vector<double> weights_,
+            std::optional<int64_t> self_offset, const std::string& positives, const std::string& denominator,
+            bool both_ways_)
       : features(rows, columns, self_offset),
         labels(ranks, codes, mask, features),
-        totals(torch::stable::contiguous(totals_)),
         weights(std::move(weights_)),
         inside(positives == "inside"),
         one_positive(denominator == "one_positive"),
         all(denominator == "all"),
         both_ways(both_ways_) {
     STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
-    STD_TORCH_CHECK(totals.numel() == labels.sets() * features.items() && totals.scalar_type() == ScalarType::Double,
-                    "totals must be [", labels.sets(), ", ", features.items(), "] float64");
     STD_TORCH_CHECK(inside || positives == "outside", "positives must be 'outside' or 'inside', got ", positives);
     STD_TORCH_CHECK(all || one_positive || denominator == "negatives",
                     "denominator must be 'all', 'negatives' or 'one_positive', got ", denominator);
@@ -52,17 +48,6 @@ struct Arguments {
 
   int64_t anchors() const { return both_ways ? features.items() : features.n; }
   int64_t sets() const { return labels.sets(); }
-  double total(int64_t k, int64_t item) const {
-    return totals.const_data_ptr<double>()[k * features.items() + item];
-  }
-  // a_ki of an anchor
-  double active_weight(int64_t k, int64_t anchor) const {
-    const double positives = total(k, anchor);
-    if (!(positives > 0)) return 0;
-    if (all || one_positive) return weights[k];
-    const double pairs = anchor < features.n ? features.row_pairs() : features.column_pairs(anchor - features.n);
-    return pairs - positives > 1e-6 ? weights[k] : 0;
-  }
 };
 
 // What forward and backward share: the features and labels, the exponential sums, and the place of each anchor in the
@@ -70,17 +55,32 @@ struct Arguments {
 template <class T>
 struct Pass : Workspace<T> {
   const Arguments& args;
+  const double* totals;  // [K, A] n_ki
   std::vector<ExponentialSum<T>> sums;
   int64_t denominators;  // how many sums are denominators; one per set or one for all
 
-  Pass(const Arguments& arguments, const Kernels<T>& kernels)
-      : Workspace<T>(arguments.features, kernels), args(arguments), denominators(args.all ? 1 : args.sets()) {
+  Pass(const Arguments& arguments, const Kernels<T>& kernels, const double* totals_)
+      : Workspace<T>(arguments.features, kernels),
+        args(arguments),
+        totals(totals_),
+        denominators(args.all ? 1 : args.sets()) {
     this->batch.both_ways = args.both_ways;
     this->pack_features();
     this->set_temperature(args.temperature);
     this->expand_labels(args.labels);
     for (int64_t k = 0; k < denominators; ++k) add_sum(args.all ? Weight::kEvery : Weight::kUnrelated, k);
     for (int64_t k = 0; args.inside && k < args.sets(); ++k) add_sum(Weight::kRelated, k);
+  }
+
+  double total(int64_t k, int64_t anchor) const { return totals[k * args.anchors() + anchor]; }
+  // a_ki
+  double active_weight(int64_t k, int64_t anchor) const {
+    const double positives = total(k, anchor);
+    if (!(positives > 0)) return 0;
+    if (args.all || args.one_positive) return args.weights[k];
+    const Features& features = args.features;
+    const double pairs = anchor < features.n ? features.row_pairs() : features.column_pairs(anchor - features.n);
+    return pairs - positives > 1e-6 ? args.weights[k] : 0;
   }
 
   int64_t denominator(int64_t k) const { return args.all ? 0 : k; }
@@ -93,8 +93,8 @@ struct Pass : Workspace<T> {
     V* positive = this->template per_item<V>(args.sets());
     for_each_anchor([&](int64_t a, int64_t item) {
       for (int64_t k = 0; k < args.sets(); ++k) {
-        const double active = args.active_weight(k, a);
-        const double value = active > 0 ? active / args.total(k, a) * (g ? g[a] : 1) : 0;
+        const double active = active_weight(k, a);
+        const double value = active > 0 ? active / total(k, a) * (g ? g[a] : 1) : 0;
         positive[k * this->batch.items + item] = static_cast<V>(value);
       }
     });
@@ -126,8 +126,9 @@ void find_shifts(Pass<T>& pass) {
 }
 
 template <class T>
-void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* statistics) {
-  Pass<T> pass(args, kernels);
+void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* statistics, double* totals) {
+  Pass<T> pass(args, kernels, totals);
+  pass.count_positives(args.labels, args.anchors(), totals);
   const Batch<T>& batch = pass.batch;
   const int64_t items = batch.items, sets = args.sets(), anchors = args.anchors();
   const auto count = static_cast<int64_t>(pass.sums.size());
@@ -154,11 +155,11 @@ void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* sta
     double loss = args.one_positive ? linear[item] * kLn2 : -linear[item] / args.temperature;
     bool active = false;
     for (int64_t k = 0; k < sets; ++k) {
-      const double weight = args.active_weight(k, a);
+      const double weight = pass.active_weight(k, a);
       if (!(weight > 0)) continue;
       active = true;
       if (!args.one_positive) loss += weight * log_of(pass.denominator(k));
-      if (args.inside) loss -= weight * (log_of(pass.numerator(k)) - std::log(args.total(k, a)));
+      if (args.inside) loss -= weight * (log_of(pass.numerator(k)) - std::log(pass.total(k, a)));
     }
     losses[a] = static_cast<T>(!active ? 0 : pass.poisoned(item) ? kNan : loss);
     for (int64_t s = 0; s < count; ++s) {
@@ -166,9 +167,8 @@ void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* sta
       statistics[(2 * s + 1) * anchors + a] = static_cast<T>(sums[s * items + item]);
     }
     for (int64_t k = 0; args.one_positive && k < sets; ++k) {
-      const double total = args.total(k, a);
-      statistics[(2 * count + k) * anchors + a] =
-          static_cast<T>(total > 0 ? sigmoid[k * items + item] / total : 0);
+      const double total = pass.total(k, a);
+      statistics[(2 * count + k) * anchors + a] = static_cast<T>(total > 0 ? sigmoid[k * items + item] / total : 0);
     }
   });
 }
@@ -188,9 +188,9 @@ void set_coefficients(Pass<T>& pass, const T* g, const T* statistics) {
       sum.max[item] = statistics[2 * s * anchors + a];
       double active = 0;
       if (sum.weight == Weight::kEvery) {
-        for (int64_t k = 0; k < args.sets(); ++k) active += args.active_weight(k, a);
+        for (int64_t k = 0; k < args.sets(); ++k) active += pass.active_weight(k, a);
       } else {
-        active = args.active_weight(sum.set, a) * (sum.weight == Weight::kRelated ? -1 : 1);
+        active = pass.active_weight(sum.set, a) * (sum.weight == Weight::kRelated ? -1 : 1);
       }
       if (args.one_positive) active *= statistics[(2 * count + s) * anchors + a];
       const double value = statistics[(2 * s + 1) * anchors + a];
@@ -201,8 +201,8 @@ void set_coefficients(Pass<T>& pass, const T* g, const T* statistics) {
 
 template <class T>
 std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& kernels, const T* g, const T* statistics,
-                                    bool need_rows, bool need_columns) {
-  Pass<T> pass(args, kernels);
+                                    const double* totals, bool need_rows, bool need_columns) {
+  Pass<T> pass(args, kernels, totals);
   const Batch<T>& batch = pass.batch;
   T* gradient = pass.per_item(batch.dp);
   if (!pass.all_poisoned()) {
@@ -237,106 +237,57 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
           need_columns && args.features.columns ? side(*args.features.columns, batch.column_begin) : none};
 }
 
-std::tuple<Tensor, Tensor> contrastive_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
-                                               const Tensor& temperature, const Tensor& ranks,
-                                               const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
-                                               const Tensor& totals, std::vector<double> weights,
-                                               std::optional<int64_t> self_offset, std::string positives,
-                                               std::string denominator, bool both_ways) {
-  const Arguments args(rows, columns, temperature, ranks, codes, mask, totals, std::move(weights), self_offset,
-                       positives, denominator, both_ways);
+std::tuple<Tensor, Tensor, Tensor> contrastive_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
+                                                       const Tensor& temperature, const Tensor& ranks,
+                                                       const std::vector<Tensor>& codes,
+                                                       const std::optional<Tensor>& mask, std::vector<double> weights,
+                                                       std::optional<int64_t> self_offset, std::string positives,
+                                                       std::string denominator, bool both_ways) {
+  const Arguments args(rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
+                       denominator, both_ways);
   const int64_t sums = (args.all ? 1 : args.sets()) + (args.inside ? args.sets() : 0);
   const int64_t slots = 2 * sums + (args.one_positive ? args.sets() : 0);
   const ScalarType dtype = compute_dtype(rows.scalar_type());
   Tensor losses = torch::stable::empty({args.anchors()}, dtype);
   Tensor statistics = torch::stable::empty({slots, args.anchors()}, dtype);
+  Tensor totals = torch::stable::empty({args.sets(), args.anchors()}, ScalarType::Double);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
-    forward<T>(args, kernels, losses.mutable_data_ptr<T>(), statistics.mutable_data_ptr<T>());
+    forward<T>(args, kernels, losses.mutable_data_ptr<T>(), statistics.mutable_data_ptr<T>(),
+               totals.mutable_data_ptr<double>());
   });
-  return {losses, statistics};
+  return {losses, statistics, totals};
 }
 
-std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_losses, const Tensor& statistics, bool need_rows,
-                                               bool need_columns, const Tensor& rows,
-                                               const std::optional<Tensor>& columns, const Tensor& temperature,
-                                               const Tensor& ranks, const std::vector<Tensor>& codes,
-                                               const std::optional<Tensor>& mask, const Tensor& totals,
+std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_losses, const Tensor& statistics,
+                                               const Tensor& totals_, bool need_rows, bool need_columns,
+                                               const Tensor& rows, const std::optional<Tensor>& columns,
+                                               const Tensor& temperature, const Tensor& ranks,
+                                               const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
                                                std::vector<double> weights, std::optional<int64_t> self_offset,
                                                std::string positives, std::string denominator, bool both_ways) {
-  const Arguments args(rows, columns, temperature, ranks, codes, mask, totals, std::move(weights), self_offset,
-                       positives, denominator, both_ways);
+  const Arguments args(rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
+                       denominator, both_ways);
   const Tensor grads = torch::stable::contiguous(grad_losses), stats = torch::stable::contiguous(statistics);
+  const Tensor totals = torch::stable::contiguous(totals_);
   const ScalarType dtype = compute_dtype(rows.scalar_type());
   STD_TORCH_CHECK(grads.numel() == args.anchors() && grads.scalar_type() == dtype, "grad_losses must be [",
                   args.anchors(), "] in the dtype of the losses");
   STD_TORCH_CHECK(stats.dim() == 2 && stats.size(1) == args.anchors() && stats.scalar_type() == dtype,
                   "statistics must be those of the forward");
+  STD_TORCH_CHECK(totals.numel() == args.sets() * args.anchors() && totals.scalar_type() == ScalarType::Double,
+                  "totals must be [", args.sets(), ", ", args.anchors(), "] float64");
   std::tuple<Tensor, Tensor> result;
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
-    result = backward<T>(args, kernels, grads.const_data_ptr<T>(), stats.const_data_ptr<T>(), need_rows, need_columns);
+    result = backward<T>(args, kernels, grads.const_data_ptr<T>(), stats.const_data_ptr<T>(),
+                         totals.const_data_ptr<double>(), need_rows, need_columns);
   });
   return result;
-}
-
-// ---- how many positives --------------------------------------------------------------------------------------------
-
-// Of an interval of ranks: items of the other side with a rank in it, from their running count over the ranks.
-void count_intervals(const int32_t* ranks, const Features& features, double* totals) {
-  const int64_t items = features.items();
-  const int32_t* first = ranks + items;
-  const int32_t* last = ranks + 2 * items;
-  const int64_t highest = *std::max_element(ranks, ranks + items);
-  const auto count_side = [&](int64_t begin, int64_t end, int64_t other_begin, int64_t other_end) {
-    std::vector<int64_t> below(highest + 2, 0);  // items of the other side with a rank below r
-    for (int64_t j = other_begin; j < other_end; ++j) ++below[ranks[j] + 1];
-    for (int64_t r = 0; r <= highest; ++r) below[r + 1] += below[r];
-    for (int64_t i = begin; i < end; ++i) {
-      totals[i] = static_cast<double>(below[std::min<int64_t>(last[i], highest) + 1] - below[first[i]]);
-    }
-  };
-  if (features.self()) {
-    count_side(0, items, 0, items);
-  } else {
-    count_side(0, features.n, features.n, items);
-    count_side(features.n, items, 0, features.n);
-  }
-  if (!features.self_offset) return;
-  for (int64_t i = 0; i < features.n; ++i) {  // an item's rank is in its own interval
-    totals[i] -= 1;
-    if (!features.self()) totals[features.n + *features.self_offset + i] -= 1;
-  }
-}
-
-Tensor relation_totals_cpu(const Tensor& ranks, const std::vector<Tensor>& codes, int64_t rows,
-                           std::optional<int64_t> self_offset) {
-  STD_TORCH_CHECK(ranks.dim() == 3 && rows > 0 && rows <= ranks.size(2), "rows must be in 1 .. L = ", ranks.size(2),
-                  ", got ", rows);
-  const int64_t items = ranks.size(2), sets = ranks.size(0);
-  // Relations need no features: one of value 0 stands for them.
-  const auto zeros = [](int64_t count) { return torch::stable::empty({count, 1}, ScalarType::Double); };
-  const Features features(zeros(rows), items > rows ? std::optional(zeros(items - rows)) : std::nullopt, self_offset);
-  const Labels labels(ranks, codes, std::nullopt, features);
-  Tensor totals = torch::stable::empty({sets, items}, ScalarType::Double);
-  auto* out = totals.mutable_data_ptr<double>();
-  Workspace<double> work(features, instruction_set().fp64);
-  work.expand_labels(labels);
-  for (int64_t k = 0; k < sets; ++k) {
-    if (codes[k].numel() == 0) {
-      count_intervals(labels.ranks.const_data_ptr<int32_t>() + 3 * k * items, features, out + k * items);
-      continue;
-    }
-    std::vector<double> counts(work.batch.items, 0.);
-    work.for_each_block_pair([&](int64_t i, int64_t j) { work.kernel.count(work.batch, k, i, j, counts.data()); });
-    for (int64_t i = 0; i < items; ++i) out[k * items + i] = counts[work.padded(i)];
-  }
-  return totals;
 }
 
 }  // namespace
 }  // namespace mmcuda
 
 STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) {
-  m.impl("relation_totals", TORCH_BOX(&mmcuda::relation_totals_cpu));
   m.impl("contrastive_fwd", TORCH_BOX(&mmcuda::contrastive_fwd_cpu));
   m.impl("contrastive_bwd", TORCH_BOX(&mmcuda::contrastive_bwd_cpu));
 }

@@ -105,9 +105,7 @@ struct Reduced {
 
 template <class T>
 struct Every {
-  Both<T> apply(int64_t, int64_t, Both<T> quantity) const {
-    return quantity;
-  }
+  Both<T> apply(int64_t, int64_t, Both<T> quantity) const { return quantity; }
 };
 
 template <class T, class R>
@@ -154,8 +152,8 @@ Vec<T> jaccard(const Batch<T>& batch, const LabelSet<T>& set, int64_t i, int64_t
     either += count((b | bits[i]) & known_in_both);
     known |= known_in_both;
   }
-  const Vec<T> index = __builtin_convertvector(both, Vec<T>) /
-                       __builtin_convertvector(either != 0 ? either : Int<T>{} + 1, Vec<T>);
+  const Vec<T> index =
+      __builtin_convertvector(both, Vec<T>) / __builtin_convertvector(either != 0 ? either : Int<T>{} + 1, Vec<T>);
   return either != 0 ? index : known != 0 ? Vec<T>{} + 1 : Vec<T>{};
 }
 
@@ -487,17 +485,9 @@ template <class E, class Source>
 constexpr auto kernels() {
   using T = typename Accumulate<E>::type;
   static_assert(kBlock % kRows == 0 && kBlock % kCols<T> == 0 && kBlock % kProductRows == 0);
-  return Kernels<T>{2 * kLanes<T>,
-                    sizeof(E),
-                    sizeof(E) < sizeof(T),
-                    pack<E, Source>,
-                    count<T>,
-                    maximum<T, E>,
-                    forward<T, E>,
-                    softplus<T, E>,
-                    backward<T, E>,
-                    margin<T, E>,
-                    margin_backward<T, E>};
+  return Kernels<T>{2 * kLanes<T>,  sizeof(E),     sizeof(E) < sizeof(T), pack<E, Source>,
+                    count<T>,       maximum<T, E>, forward<T, E>,         softplus<T, E>,
+                    backward<T, E>, margin<T, E>,  margin_backward<T, E>};
 }
 
 #ifdef __AVX512BF16__

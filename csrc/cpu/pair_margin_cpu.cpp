@@ -51,13 +51,16 @@ struct Pass : Workspace<T> {
   }
 };
 
-Tensor pair_margin_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& ranks,
-                           const std::vector<Tensor>& codes, std::vector<double> weights,
-                           std::optional<int64_t> self_offset, double margin) {
+std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
+                                               const Tensor& ranks, const std::vector<Tensor>& codes,
+                                               std::vector<double> weights, std::optional<int64_t> self_offset,
+                                               double margin) {
   const Arguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
   Tensor losses = torch::stable::empty({args.features.n}, compute_dtype(rows.scalar_type()));
+  Tensor totals = torch::stable::empty({args.labels.sets(), args.features.n}, ScalarType::Double);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     Pass<T> pass(args, kernels);
+    pass.count_positives(args.labels, args.features.n, totals.mutable_data_ptr<double>());
     std::vector<double> loss(pass.batch.items, 0.);
     pass.terms.loss = loss.data();
     pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.margin(pass.batch, pass.terms, i, j); });
@@ -67,7 +70,7 @@ Tensor pair_margin_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& colu
       out[i] = pass.poisoned(i) ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(loss[i] / pairs);
     }
   });
-  return losses;
+  return {losses, totals};
 }
 
 // dL/dx_i = 2 / pairs sum_j B_ij (x_i - y_j): the kernel leaves -B Y and the sums of B.
@@ -102,9 +105,8 @@ std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const 
         for (int64_t k = 0; k < batch.d; ++k) row[k] = factor * (static_cast<T>(sum[item]) * row[k] + from[k]);
       });
     };
-    result = {side(features.rows, 0),
-              features.columns ? side(*features.columns, batch.column_begin)
-                               : torch::stable::new_empty(features.rows, {0, features.d})};
+    result = {side(features.rows, 0), features.columns ? side(*features.columns, batch.column_begin)
+                                                       : torch::stable::new_empty(features.rows, {0, features.d})};
   });
   return result;
 }

@@ -69,22 +69,21 @@ struct Labels {
          const Features& features)
       : ranks(torch::stable::contiguous(ranks_)) {
     const int64_t items = features.items();
-    STD_TORCH_CHECK(ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items &&
-                        ranks.scalar_type() == ScalarType::Int,
-                    "ranks must be [K, 3, ", items, "] int32");
+    STD_TORCH_CHECK(
+        ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
+        "ranks must be [K, 3, ", items, "] int32");
     STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per label set");
     for (const Tensor& code : codes_) {
       const bool gaussian = code.scalar_type() == ScalarType::Double && code.dim() == 1 && code.size(0) == items;
-      const bool overlap = code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 &&
-                           code.size(2) == items;
+      const bool overlap =
+          code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 && code.size(2) == items;
       STD_TORCH_CHECK(code.numel() == 0 || gaussian || overlap, "codes must be empty, float64 [", items,
                       "] or int32 [W, 2, ", items, "]");
       codes.push_back(torch::stable::contiguous(code));
     }
     if (mask_) {
       mask = torch::stable::contiguous(*mask_);
-      STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) > 0 && mask->size(1) > 0 &&
-                          features.m % mask->size(1) == 0 &&
+      STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) > 0 && mask->size(1) > 0 && features.m % mask->size(1) == 0 &&
                           (features.self_offset ? mask->size(0) == mask->size(1) : features.n % mask->size(0) == 0),
                       "mask must be [B, B'], N and M multiples of it");
     }
@@ -160,6 +159,22 @@ class Workspace {
     batch.set = sets_.data();
   }
 
+  // n_ki of the first `anchors` items, [K, anchors].
+  void count_positives(const Labels& labels, int64_t anchors, double* totals) {
+    const int64_t items = features_.items();
+    std::vector<double> counts;
+    for (int64_t k = 0; k < batch.sets; ++k, totals += anchors) {
+      if (sets_[k].relation == Relation::kInterval) {
+        counts = count_intervals(labels.ranks.template const_data_ptr<int32_t>() + 3 * k * items);
+        std::copy_n(counts.begin(), anchors, totals);
+      } else {
+        counts.assign(batch.items, 0);
+        for_each_block_pair([&](int64_t i, int64_t j) { kernel.count(batch, k, i, j, counts.data()); });
+        for (int64_t i = 0; i < anchors; ++i) totals[i] = counts[padded(i)];
+      }
+    }
+  }
+
   // Calls pair(I, J) for every block pair, in parallel.
   template <class Pair>
   void for_each_block_pair(const Pair& pair) const {
@@ -205,6 +220,34 @@ class Workspace {
       if (finite(i)) largest = std::max<double>(largest, batch.squares[i]);
     }
     return largest;
+  }
+
+  // Of each item how many of the other side have a rank in its interval, from their running count over the ranks.
+  std::vector<double> count_intervals(const int32_t* ranks) const {
+    const int64_t n = features_.n, items = features_.items();
+    const int32_t* first = ranks + items;
+    const int32_t* last = ranks + 2 * items;
+    const int64_t highest = *std::max_element(ranks, ranks + items);
+    std::vector<double> counts(items);
+    const auto count_side = [&](int64_t begin, int64_t end, int64_t other_begin, int64_t other_end) {
+      std::vector<int64_t> below(highest + 2, 0);  // items of the other side with a rank below r
+      for (int64_t j = other_begin; j < other_end; ++j) ++below[ranks[j] + 1];
+      for (int64_t r = 0; r <= highest; ++r) below[r + 1] += below[r];
+      for (int64_t i = begin; i < end; ++i) {
+        counts[i] = static_cast<double>(below[std::min<int64_t>(last[i], highest) + 1] - below[first[i]]);
+      }
+    };
+    if (features_.self()) {
+      count_side(0, items, 0, items);
+    } else {
+      count_side(0, n, n, items);
+      count_side(n, items, 0, n);
+    }
+    for (int64_t i = 0; features_.self_offset && i < n; ++i) {  // an item's rank is in its own interval
+      counts[i] -= 1;
+      if (!features_.self()) counts[n + *features_.self_offset + i] -= 1;
+    }
+    return counts;
   }
 
   template <class V, class Source>
