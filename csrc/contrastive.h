@@ -75,7 +75,8 @@ struct LabelSet {
   const Index* rank;
   const Index* first;
   const Index* last;
-  const T* value;     // kGaussian
+  const T* value;     // kGaussian: the value is this
+  const T* rest;      //   and what T cannot hold of it
   const Index* bits;  // kOverlap: [words, 2, items], 32 bits a word: the set, and which of its bits are known
   int64_t words;
   const T* mask;  // kMask: dense [.., mask_columns], with

@@ -225,12 +225,15 @@ class LabelSet:
     def codes(self) -> Tensor:
         """Return what else the kernels need to compute the relation, the columns' behind the rows'.
 
-        Rbf: [L] float64 u with relation 2^-((u_i - u_j)^2). Overlap: [W, 2, L] int32 words of bits, one a cell: what is
-        1, and what is known. Otherwise empty.
+        Rbf: [L] float64 u with relation 2^-((u_i - u_j)^2) where the ranks relate i and j. Overlap: [W, 2, L] int32
+        words of bits, one a cell: what is 1, and what is known. Otherwise empty.
         """
         if isinstance(self.relation, Rbf):
-            scale = self.relation.sigma * math.sqrt(2 * math.log(2))
-            return _keys(self._all_values(), self.relation).nan_to_num(0.0, 0.0, 0.0) / scale
+            # Only differences of related values matter, at most 6 sigma: larger gaps are closed, so that the numbers
+            # stay small and keep their digits.
+            ordered, order = _keys(self._all_values(), self.relation).sort()
+            gaps = ordered.diff().div(self.relation.sigma * math.sqrt(2 * math.log(2))).nan_to_num(8.0).clamp(max=8.0)
+            return torch.zeros_like(ordered).scatter_(0, order[1:], gaps.cumsum(0))
         if isinstance(self.relation, Overlap):
             ones, known = _cells(self._all_values())
             return torch.stack([_words(ones), _words(known)]).permute(2, 0, 1).contiguous()

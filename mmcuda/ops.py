@@ -6,7 +6,8 @@ Items are the rows and, in cross-contrast, the columns behind them: L = N or N +
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -105,7 +106,7 @@ def _contrastive_fwd_fake(
     denominator: str,
     both_ways: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    anchors = rows.shape[:-1].numel() + (columns.shape[:-1].numel() if both_ways and columns is not None else 0)
+    anchors = math.prod(rows.shape[:-1]) + (math.prod(columns.shape[:-1]) if both_ways and columns is not None else 0)
     sets = len(weights)
     sums = (1 if denominator == "all" else sets) + (sets if positives == "inside" else 0)
     slots = 2 * sums + (sets if denominator == "one_positive" else 0)
@@ -140,7 +141,7 @@ def _contrastive_bwd_fake(
 def _pair_margin_fwd_fake(
     rows: Tensor, columns: Tensor | None, ranks: Tensor, codes: Sequence[Tensor], weights: Sequence[float], *args: Any
 ) -> tuple[Tensor, Tensor]:
-    n = rows.shape[:-1].numel()
+    n = math.prod(rows.shape[:-1])
     return rows.new_empty(n, dtype=_compute_dtype(rows)), rows.new_empty((len(weights), n), dtype=torch.float64)
 
 
@@ -234,11 +235,12 @@ class _PairMargin(torch.autograd.Function):
 
 
 if _extension.native is not None:
-    for _name, _fake in {
+    _FAKES: dict[str, Callable[..., Any]] = {
         "label_ranks": _label_ranks_fake,
         "contrastive_fwd": _contrastive_fwd_fake,
         "contrastive_bwd": _contrastive_bwd_fake,
         "pair_margin_fwd": _pair_margin_fwd_fake,
         "pair_margin_bwd": _pair_margin_bwd_fake,
-    }.items():
+    }
+    for _name, _fake in _FAKES.items():
         torch.library.register_fake(f"mmcuda::{_name}", _fake)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Pairs(NamedTuple):
     @property
     def anchors(self) -> int:
         """Number of rows, N."""
-        return self.rows.shape[:-1].numel()
+        return math.prod(self.rows.shape[:-1])
 
     @property
     def weights(self) -> list[float]:
@@ -43,7 +44,7 @@ def for_kernels(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
 def for_reference(pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Return rows and columns, half precision as float32."""
     rows = pairs.rows.flatten(0, -2).to(torch.promote_types(pairs.rows.dtype, torch.float32))
-    return rows, rows if pairs.columns is None else pairs.columns.to(rows.dtype)
+    return rows, rows if pairs.columns is None else pairs.columns.flatten(0, -2).to(rows.dtype)
 
 
 def own_views(samples: int, different: bool, device: torch.device) -> LabelSet:
@@ -71,7 +72,7 @@ def encoded_relations(pairs: Pairs) -> ops.Relations:
         codes = [_of_items(labels.codes(), pairs) for labels in pairs.label_sets]
         return ops.Relations(ranks, codes, None, pairs.weights)
     mask = pairs.mask.to(torch.promote_types(pairs.rows.dtype, torch.float32))
-    items = pairs.anchors + (0 if pairs.columns is None else pairs.columns.shape[0])
+    items = pairs.anchors + (0 if pairs.columns is None else math.prod(pairs.columns.shape[:-1]))
     ranks = torch.empty((0, 3, items), dtype=torch.int32, device=mask.device)
     return ops.Relations(ranks, [], mask, pairs.weights)
 

@@ -90,10 +90,10 @@ def test_keys_hold_the_columns_behind_the_rows():
 
 
 def test_codes_of_rbf_are_exponents_of_2():
-    values = torch.tensor([250.0, NAN, 262.5, 240.0], dtype=torch.float64)
+    values = torch.tensor([250.0, NAN, 262.5, 240.0, 1e300], dtype=torch.float64)
     u = LabelSet(values[:3], Rbf(10.0), columns=values[3:]).codes()
     assert u.dtype == torch.float64
-    assert u[1] == 0
+    assert u.max() < 100  # gaps that no relation spans are closed
     known = [0, 2, 3]
     expected = LabelSet(values, Rbf(10.0)).dense()[known][:, known]
     torch.testing.assert_close(torch.exp2(-(u[known][:, None] - u[known]).square()), expected)

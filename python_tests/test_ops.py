@@ -8,9 +8,9 @@ import torch
 from torch.library import opcheck
 from torch.nn.functional import normalize
 
-from mmcuda import _extension, ops
+from mmcuda import _extension, ops, reference
 from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
-from mmcuda.pairs import Pairs, encoded_relations
+from mmcuda.pairs import Pairs, dense_relations, encoded_relations
 
 pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
 
@@ -49,20 +49,26 @@ def label_sets(rows, columns=None):
     return [LabelSet(*each, columns=o) for *each, o in zip(values(rows), relations, weights, others, strict=True)]
 
 
-def inputs(layout, dtype=torch.float64, with_mask=False):
-    """Return rows, columns, relations and self_offset of the operators."""
+def pairs_of(layout, dtype=torch.float64, with_mask=False):
     rows_shape, columns_shape, offset, _ = LAYOUTS[layout]
     rows = features(*rows_shape, dtype=dtype)
     columns = None if columns_shape is None else features(*columns_shape, dtype=dtype)
-    size, others = rows_shape[0], None
-    if columns_shape is not None and offset is None:
-        others = columns_shape[0]
-    elif columns_shape is not None:
-        size = columns_shape[0]
-    mask = torch.rand(size, others or size) * (torch.rand(size, others or size) < 0.5) if with_mask else None
-    sets = [] if with_mask else label_sets(size, others)
-    views = 1 if offset is None else 2
-    return rows, columns, encoded_relations(Pairs(rows, columns, sets, mask, views, offset)), offset
+    if offset is None:
+        size, others = rows_shape[0], columns_shape[0]
+    else:
+        size, others = (columns_shape or rows_shape)[0], None
+    sets, mask, views = [], None, 1 if offset is None else 2
+    if with_mask:
+        mask = torch.rand(size, others or size) * (torch.rand(size, others or size) < 0.5)
+    else:
+        sets = label_sets(size, others)
+    return Pairs(rows, columns, sets, mask, views, offset)
+
+
+def inputs(layout, dtype=torch.float64, with_mask=False):
+    """Return rows, columns, relations and self_offset of the operators."""
+    pairs = pairs_of(layout, dtype, with_mask)
+    return pairs.rows, pairs.columns, encoded_relations(pairs), pairs.self_offset
 
 
 def forward_arguments(layout, variant, dtype=torch.float64, with_mask=False):
@@ -89,12 +95,6 @@ def test_opcheck_label_ranks(views):
     opcheck(OPERATORS.label_ranks.default, ([torch.arange(9), torch.rand(9).double()], [0.0, 0.5], views))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_opcheck_relation_totals(layout):
-    rows, _, relations, offset = inputs(layout)
-    opcheck(OPERATORS.relation_totals.default, (relations.ranks, relations.codes, rows[..., 0].numel(), offset))
-
-
 @pytest.mark.parametrize(
     ("layout", "variant", "dtype", "with_mask"),
     [
@@ -108,50 +108,65 @@ def test_opcheck_relation_totals(layout):
 def test_opcheck_contrastive(layout, variant, dtype, with_mask):
     arguments = forward_arguments(layout, variant, dtype, with_mask)
     opcheck(OPERATORS.contrastive_fwd.default, arguments)
-    losses, statistics = OPERATORS.contrastive_fwd(*arguments)
-    opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), statistics, True, True, *arguments))
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), *saved, True, True, *arguments))
 
 
 @pytest.mark.parametrize("layout", ["self", "cross"])
 @pytest.mark.parametrize("need", [(True, False), (False, True), (False, False)])
 def test_opcheck_of_some_gradients(need, layout):
     arguments = forward_arguments(layout, VARIANTS[0])
-    losses, statistics = OPERATORS.contrastive_fwd(*arguments)
-    opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), statistics, *need, *arguments))
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), *saved, *need, *arguments))
 
 
 @pytest.mark.parametrize("layout", ["self", "cross"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_opcheck_pair_margin(dtype, layout):
-    rows, columns, (ranks, codes, _, _, weights), offset = inputs(layout, dtype)
+    rows, columns, (ranks, codes, _, weights), offset = inputs(layout, dtype)
     arguments = (rows, columns, ranks, codes, weights, offset, 1.3)
     opcheck(OPERATORS.pair_margin_fwd.default, arguments)
-    losses = OPERATORS.pair_margin_fwd(*arguments)
+    losses, _ = OPERATORS.pair_margin_fwd(*arguments)
     opcheck(OPERATORS.pair_margin_bwd.default, (torch.rand_like(losses), *arguments))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_totals_are_those_of_the_reference(with_mask, layout):
+    pairs = pairs_of(layout, with_mask=with_mask)
+    both_ways = LAYOUTS[layout][3]
+    expected = reference.relation_totals(dense_relations(pairs), pairs.self_offset, both_ways)
+    tau, relations = torch.tensor(0.2), encoded_relations(pairs)
+    for variant in VARIANTS:
+        _, totals = ops.contrastive_losses(
+            pairs.rows, pairs.columns, tau, relations, pairs.self_offset, *variant, both_ways
+        )
+        torch.testing.assert_close(totals, expected, rtol=1e-12, atol=0)
+    if not with_mask:
+        _, totals = ops.pair_margin_losses(pairs.rows, pairs.columns, relations, pairs.self_offset, 1.3)
+        torch.testing.assert_close(totals, expected[:, : pairs.anchors], rtol=1e-12, atol=0)
 
 
 def test_leading_dimensions_are_rows():
     """[B, V, D] is what [B V, D] is; gradients have the shape of the features."""
     arguments = forward_arguments("slice", VARIANTS[0])
-    losses, statistics = OPERATORS.contrastive_fwd(*arguments)
-    gradients = OPERATORS.contrastive_bwd(losses, statistics, True, True, *arguments)
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    gradients = OPERATORS.contrastive_bwd(losses, *saved, True, True, *arguments)
     assert [gradient.shape for gradient in gradients] == [arguments[0].shape, arguments[1].shape]
     flat = [arguments[0].flatten(0, -2), arguments[1].flatten(0, -2), *arguments[2:]]
     assert torch.equal(OPERATORS.contrastive_fwd(*flat)[0], losses)
-    for gradient, other in zip(
-        gradients, OPERATORS.contrastive_bwd(losses, statistics, True, True, *flat), strict=True
-    ):
+    for gradient, other in zip(gradients, OPERATORS.contrastive_bwd(losses, *saved, True, True, *flat), strict=True):
         assert torch.equal(gradient.flatten(0, -2), other)
 
 
 def test_gradients_that_are_not_needed_are_empty():
     arguments = forward_arguments("cross", VARIANTS[0])
-    losses, statistics = OPERATORS.contrastive_fwd(*arguments)
-    rows, columns = OPERATORS.contrastive_bwd(losses, statistics, True, True, *arguments)
-    only_rows, none = OPERATORS.contrastive_bwd(losses, statistics, True, False, *arguments)
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    rows, columns = OPERATORS.contrastive_bwd(losses, *saved, True, True, *arguments)
+    only_rows, none = OPERATORS.contrastive_bwd(losses, *saved, True, False, *arguments)
     assert none.shape == (0, D)
     assert torch.equal(only_rows, rows)
-    none, only_columns = OPERATORS.contrastive_bwd(losses, statistics, False, True, *arguments)
+    none, only_columns = OPERATORS.contrastive_bwd(losses, *saved, False, True, *arguments)
     assert none.shape == (0, D)
     assert torch.equal(only_columns, columns)
 
@@ -166,7 +181,7 @@ def test_gradcheck_contrastive(temperature, variant, layout):
     tau = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
 
     def losses(tau, rows, columns=None):
-        return ops.contrastive_losses(rows, columns, tau, relations, offset, *variant, LAYOUTS[layout][3])
+        return ops.contrastive_losses(rows, columns, tau, relations, offset, *variant, LAYOUTS[layout][3])[0]
 
     assert torch.autograd.gradcheck(losses, (tau, *tensors), eps=1e-7, atol=2e-4, fast_mode=True)
 
@@ -177,7 +192,7 @@ def test_gradcheck_pair_margin(layout):
     tensors = [tensor.requires_grad_() for tensor in (rows, columns) if tensor is not None]
 
     def losses(rows, columns=None):
-        return ops.pair_margin_losses(rows, columns, relations, offset, 1.3)
+        return ops.pair_margin_losses(rows, columns, relations, offset, 1.3)[0]
 
     assert torch.autograd.gradcheck(losses, tensors, eps=1e-7, atol=1e-5)
 
@@ -185,7 +200,7 @@ def test_gradcheck_pair_margin(layout):
 # ---- what the operators refuse: called past the Python checks they must not read out of bounds ---------------------
 
 FORWARD = [
-    *("rows", "columns", "temperature", "ranks", "codes", "mask", "totals", "weights"),
+    *("rows", "columns", "temperature", "ranks", "codes", "mask", "weights"),
     *("self_offset", "positives", "denominator", "both_ways"),
 ]
 MARGIN = ["rows", "columns", "ranks", "codes", "weights", "self_offset", "margin"]
@@ -224,8 +239,6 @@ def changed(names, arguments, change):
         ({"codes": lambda c: [c[0], c[1], c[2].float(), c[3]]}, "codes must be empty, float64 [14] or int32"),
         ({"codes": lambda c: [c[0], c[1], c[2], c[3][:, :1]]}, "codes must be empty, float64 [14] or int32"),
         ({"codes": lambda c: [c[0], c[1], c[2], c[3].long()]}, "codes must be empty, float64 [14] or int32"),
-        ({"totals": lambda t: t[:, :13]}, "totals must be [4, 14] float64"),
-        ({"totals": lambda t: t.float()}, "totals must be [4, 14] float64"),
         ({"weights": [1.0]}, "weights must be one per label set"),
         ({"positives": "between"}, "positives must be 'outside' or 'inside', got between"),
         ({"denominator": "none"}, "denominator must be 'all', 'negatives' or 'one_positive', got none"),
@@ -260,26 +273,30 @@ def test_contrastive_refuses_both_ways_without_columns():
 
 
 @pytest.mark.parametrize(
-    ("grad", "statistics", "message"),
+    ("name", "change", "message"),
     [
-        (lambda g: g[:-1], lambda s: s, "grad_losses must be [9] in the dtype of the losses"),
-        (lambda g: g.float(), lambda s: s, "grad_losses must be [9] in the dtype of the losses"),
-        (lambda g: g, lambda s: s[:, 1:], "statistics must be those of the forward"),
-        (lambda g: g, lambda s: s.float(), "statistics must be those of the forward"),
-        (lambda g: g, lambda s: s[0], "statistics must be those of the forward"),
-        (lambda g: g, lambda s: s[:-1], "statistics must be those of the forward"),
+        ("grad_losses", lambda g: g[:-1], "grad_losses must be [9] in the dtype of the losses"),
+        ("grad_losses", lambda g: g.float(), "grad_losses must be [9] in the dtype of the losses"),
+        ("statistics", lambda s: s[:, 1:], "statistics must be those of the forward"),
+        ("statistics", lambda s: s.float(), "statistics must be those of the forward"),
+        ("statistics", lambda s: s[0], "statistics must be those of the forward"),
+        ("statistics", lambda s: s[:-1], "statistics must be those of the forward"),
+        ("totals", lambda t: t[:, 1:], "totals must be [4, 9] float64"),
+        ("totals", lambda t: t[:-1], "totals must be [4, 9] float64"),
+        ("totals", lambda t: t.float(), "totals must be [4, 9] float64"),
     ],
 )
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
-def test_contrastive_backward_refuses(variant, grad, statistics, message):
+def test_contrastive_backward_refuses(variant, name, change, message):
     arguments = forward_arguments("cross", variant)
-    losses, found = OPERATORS.contrastive_fwd(*arguments)
+    names = ["grad_losses", "statistics", "totals"]
+    saved = changed(names, OPERATORS.contrastive_fwd(*arguments), {name: change})
     with pytest.raises(RuntimeError, match=re.escape(message)):
-        OPERATORS.contrastive_bwd(grad(losses), statistics(found), True, True, *arguments)
+        OPERATORS.contrastive_bwd(*saved, True, True, *arguments)
 
 
 def test_pair_margin_refuses():
-    rows, columns, (ranks, codes, _, _, weights), offset = inputs("cross")
+    rows, columns, (ranks, codes, _, weights), offset = inputs("cross")
     arguments = (rows, columns, ranks, codes, weights, offset, 1.0)
     for change, message in [
         ({"rows": rows[:8]}, "ranks must be [K, 3, 13] int32"),
@@ -289,7 +306,7 @@ def test_pair_margin_refuses():
     ]:
         with pytest.raises(RuntimeError, match=re.escape(message)):
             OPERATORS.pair_margin_fwd(*changed(MARGIN, arguments, change))
-    losses = OPERATORS.pair_margin_fwd(*arguments)
+    losses, _ = OPERATORS.pair_margin_fwd(*arguments)
     for grad in (losses[1:], losses.float()):
         with pytest.raises(RuntimeError, match=re.escape("grad_losses must be [9] in the dtype of the losses")):
             OPERATORS.pair_margin_bwd(grad, *arguments)
@@ -310,22 +327,3 @@ def test_pair_margin_refuses():
 def test_label_ranks_refuses(labels, tolerances, views, message):
     with pytest.raises(RuntimeError, match=re.escape(message)):
         ops.label_ranks(labels, tolerances, views)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"rows": 0}, "rows must be in 1 .. L = 14, got 0"),
-        ({"rows": 15}, "rows must be in 1 .. L = 14, got 15"),
-        ({"ranks": lambda r: r[0]}, "ranks must be [K, 3,"),
-        ({"ranks": lambda r: r[:, :2]}, "ranks must be [K, 3, 14] int32"),
-        ({"codes": lambda c: c[:1]}, "codes must be one per label set"),
-        ({"codes": lambda c: [c[0], c[1], c[2][1:], c[3]]}, "codes must be empty, float64 [14] or int32 [W, 2, 14]"),
-        ({"self_offset": 3}, "self_offset must be in 0 .. M - N = -4, got 3"),
-    ],
-)
-def test_relation_totals_refuses(change, message):
-    _, _, relations, _ = inputs("cross")
-    arguments = (relations.ranks, relations.codes, 9, None)
-    with pytest.raises(RuntimeError, match=re.escape(message)):
-        OPERATORS.relation_totals(*changed(["ranks", "codes", "rows", "self_offset"], arguments, change))

@@ -48,6 +48,8 @@ struct Arguments {
 
   int64_t anchors() const { return both_ways ? features.items() : features.n; }
   int64_t sets() const { return labels.sets(); }
+  // S: shift and sum of each exponential sum, then the mean sigmoids.
+  int64_t statistics() const { return 2 * ((all ? 1 : sets()) + (inside ? sets() : 0)) + (one_positive ? sets() : 0); }
 };
 
 // What forward and backward share: the features and labels, the exponential sums, and the place of each anchor in the
@@ -232,9 +234,9 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
       for (int64_t k = 0; k < batch.d; ++k) row[k] = factor * from[k];
     });
   };
-  const Tensor none = torch::stable::new_empty(args.features.rows, {0, args.features.d});
-  return {need_rows ? side(args.features.rows, 0) : none,
-          need_columns && args.features.columns ? side(*args.features.columns, batch.column_begin) : none};
+  const auto none = [&] { return torch::stable::new_empty(args.features.rows, {0, args.features.d}); };
+  return {need_rows ? side(args.features.rows, 0) : none(),
+          need_columns && args.features.columns ? side(*args.features.columns, batch.column_begin) : none()};
 }
 
 std::tuple<Tensor, Tensor, Tensor> contrastive_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
@@ -245,11 +247,9 @@ std::tuple<Tensor, Tensor, Tensor> contrastive_fwd_cpu(const Tensor& rows, const
                                                        std::string denominator, bool both_ways) {
   const Arguments args(rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
                        denominator, both_ways);
-  const int64_t sums = (args.all ? 1 : args.sets()) + (args.inside ? args.sets() : 0);
-  const int64_t slots = 2 * sums + (args.one_positive ? args.sets() : 0);
   const ScalarType dtype = compute_dtype(rows.scalar_type());
   Tensor losses = torch::stable::empty({args.anchors()}, dtype);
-  Tensor statistics = torch::stable::empty({slots, args.anchors()}, dtype);
+  Tensor statistics = torch::stable::empty({args.statistics(), args.anchors()}, dtype);
   Tensor totals = torch::stable::empty({args.sets(), args.anchors()}, ScalarType::Double);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     forward<T>(args, kernels, losses.mutable_data_ptr<T>(), statistics.mutable_data_ptr<T>(),
@@ -272,7 +272,8 @@ std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_losses, const 
   const ScalarType dtype = compute_dtype(rows.scalar_type());
   STD_TORCH_CHECK(grads.numel() == args.anchors() && grads.scalar_type() == dtype, "grad_losses must be [",
                   args.anchors(), "] in the dtype of the losses");
-  STD_TORCH_CHECK(stats.dim() == 2 && stats.size(1) == args.anchors() && stats.scalar_type() == dtype,
+  STD_TORCH_CHECK(stats.dim() == 2 && stats.size(0) == args.statistics() && stats.size(1) == args.anchors() &&
+                      stats.scalar_type() == dtype,
                   "statistics must be those of the forward");
   STD_TORCH_CHECK(totals.numel() == args.sets() * args.anchors() && totals.scalar_type() == ScalarType::Double,
                   "totals must be [", args.sets(), ", ", args.anchors(), "] float64");

@@ -171,9 +171,11 @@ inline void with_relation(const Batch<T>& batch, int64_t k, const Pairs<T>& pair
       });
     case Relation::kGaussian:
       return use([&, i0, j0](int64_t r, int64_t c) -> Both<T> {
-        const Vec<T> difference = load<Vec<T>>(set.value + j0 + c) - set.value[i0 + r];
+        const int64_t i = i0 + r, j = j0 + c;
+        const Vec<T> rest = load<Vec<T>>(set.rest + j) - set.rest[i];
+        const Vec<T> difference = load<Vec<T>>(set.value + j) - set.value[i] + rest;
         const Vec<T> gauss = minimum<T>(exp2<T>(-difference * difference), one);  // rounding must not lift it above 1
-        const Vec<T> weight = in_interval(set, i0 + r, j0 + c) ? gauss : zero;
+        const Vec<T> weight = in_interval(set, i, j) ? gauss : zero;
         return {weight, weight};
       });
     case Relation::kOverlap:
@@ -413,27 +415,60 @@ void backward(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t bloc
 
 // ---- pair margin loss ----------------------------------------------------------------------------------------------
 
-// Calls use(quantity): quantity(r, c, value) with value(R, W - R, squared distance), see contrastive.h.
-template <class T, class E, class Value>
-void margin_block(const Batch<T>& batch, const MarginTerms<T>& terms, const Pairs<T>& pairs, Block<T>& block,
-                  const Value& value) {
-  alignas(64) Block<T> positive;
-  dot_products<E>(batch, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, block);
-  pairs.for_each([&](int64_t r, int64_t c) { store(&positive[r][c], Vec<T>{}); });
+// |x|^2 + |y|^2 - 2 x.y loses the digits of a distance that is small beside the norms: such pairs take their
+// differences.
+template <class T>
+constexpr T kNear = T(0.01);
+
+template <class E>
+const E* feature(const Batch<typename Accumulate<E>::type>& batch, int64_t item) {
+  return static_cast<const E*>(batch.features) + item * batch.dp;
+}
+
+// Calls visit(r, c) for the pairs whose squared distance in `squares` is small beside their norms.
+template <class T, class Visit>
+void for_near_pairs(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& squares, const Visit& visit) {
+  for (int64_t r = 0; r < pairs.rows; ++r) {
+    for (int64_t c = 0; c < pairs.columns; ++c) {
+      const T norms = batch.squares[pairs.begin_i + r] + batch.squares[pairs.begin_j + c];
+      if (squares[r][c] < kNear<T> * norms) visit(r, c);
+    }
+  }
+}
+
+template <class T, class E>
+void squared_distances(const Batch<T>& batch, const Pairs<T>& pairs, Block<T>& squares) {
+  dot_products<E>(batch, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, squares);
+  pairs.for_each([&](int64_t r, int64_t c) {
+    const Vec<T> norms = batch.squares[pairs.begin_i + r] + load<Vec<T>>(batch.squares + pairs.begin_j + c);
+    store(&squares[r][c], maximum<T>(norms - 2 * load<Vec<T>>(&squares[r][c]), Vec<T>{}));
+  });
+  for_near_pairs(batch, pairs, squares, [&](int64_t r, int64_t c) {
+    const E* const x = feature<E>(batch, pairs.begin_i + r);
+    const E* const y = feature<E>(batch, pairs.begin_j + c);
+    T sum = 0;
+    for (int64_t k = 0; k < batch.d; ++k) sum += (widen(x[k]) - widen(y[k])) * (widen(x[k]) - widen(y[k]));
+    squares[r][c] = sum;
+  });
+}
+
+// block[r][c] = value(r, c, R, W - R, squared distance), 0 where there is no pair; see contrastive.h
+template <class T, class Value>
+void margin_block(const Batch<T>& batch, const MarginTerms<T>& terms, const Pairs<T>& pairs, const Block<T>& squares,
+                  Block<T>& block, const Value& value) {
+  pairs.for_each([&](int64_t r, int64_t c) { store(&block[r][c], Vec<T>{}); });
   T all = 0;
   for (int64_t k = 0; k < batch.sets; ++k) {
     const T w = terms.weights[k];
     all += w;
     with_relation(batch, k, pairs, [&](const auto& relation) {
-      pairs.for_each([&](int64_t r, int64_t c) {
-        store(&positive[r][c], load<Vec<T>>(&positive[r][c]) + w * relation(r, c).row);
-      });
+      pairs.for_each(
+          [&](int64_t r, int64_t c) { store(&block[r][c], load<Vec<T>>(&block[r][c]) + w * relation(r, c).row); });
     });
   }
   pairs.for_each([&](int64_t r, int64_t c) {
-    const Vec<T> zero = {}, related = load<Vec<T>>(&positive[r][c]), dot = load<Vec<T>>(&block[r][c]);
-    const Vec<T> norms = batch.squares[pairs.begin_i + r] + load<Vec<T>>(batch.squares + pairs.begin_j + c);
-    store(&block[r][c], value(r, c, related, all - related, maximum<T>(norms - 2 * dot, zero)));
+    const Vec<T> related = load<Vec<T>>(&block[r][c]);
+    store(&block[r][c], value(r, c, related, all - related, load<Vec<T>>(&squares[r][c])));
   });
   pairs.exclude(block, 0);
 }
@@ -447,8 +482,10 @@ Vec<T> square_root(Vec<T> v) {
 template <class T, class E>
 void margin(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i, int64_t block_j) {
   const Pairs<T> pairs(batch, block_i, block_j);
+  alignas(64) Block<T> squares;
   alignas(64) Block<T> loss;
-  margin_block<T, E>(batch, terms, pairs, loss, [&](int64_t, int64_t, Vec<T> like, Vec<T> unlike, Vec<T> square) {
+  squared_distances<T, E>(batch, pairs, squares);
+  margin_block(batch, terms, pairs, squares, loss, [&](int64_t, int64_t, Vec<T> like, Vec<T> unlike, Vec<T> square) {
     const Vec<T> gap = maximum<T>(terms.margin - square_root<T>(square), Vec<T>{});
     return like * square + unlike * gap * gap;
   });
@@ -462,20 +499,33 @@ void margin(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i,
 template <class T, class E>
 void margin_backward(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i, int64_t block_j) {
   const Pairs<T> pairs(batch, block_i, block_j);
-  alignas(64) Block<T> b;
-  margin_block<T, E>(batch, terms, pairs, b, [&](int64_t r, int64_t c, Vec<T> like, Vec<T> unlike, Vec<T> square) {
+  const bool columns = block_i != block_j;
+  alignas(64) Block<T> squares;
+  alignas(64) Block<T> b;  // -B
+  squared_distances<T, E>(batch, pairs, squares);
+  margin_block(batch, terms, pairs, squares, b, [&](int64_t r, int64_t c, Vec<T> like, Vec<T> unlike, Vec<T> square) {
     const Vec<T> upstream = terms.upstream[pairs.begin_i + r] + load<Vec<T>>(terms.upstream + pairs.begin_j + c);
     const Vec<T> zero = {}, distance = square_root<T>(square);
     // Of two equal points the distance has no direction: no force.
     const Vec<T> push = maximum<T>(terms.margin - distance, zero) / (square > 0 ? distance : zero + 1);
     return upstream * ((square > 0 ? unlike * push : zero) - like);
   });
+  // A near pair's force is large and its difference small: it is added by itself, and left out of sums and products.
+  for_near_pairs(batch, pairs, squares, [&](int64_t r, int64_t c) {
+    const int64_t i = pairs.begin_i + r, j = pairs.begin_j + c;
+    for (int64_t k = 0; k < batch.d; ++k) {
+      const T force = b[r][c] * (widen(feature<E>(batch, j)[k]) - widen(feature<E>(batch, i)[k]));
+      terms.gradient[i * batch.dp + k] += force;
+      if (columns) terms.gradient[j * batch.dp + k] -= force;
+    }
+    b[r][c] = 0;
+  });
   const Reduced<T, Sum<T>> total(pairs, [&](int64_t r, int64_t c) -> Both<T> {
     const Vec<T> value = load<Vec<T>>(&b[r][c]);
     return {value, value};
   });
-  total.for_each_item(pairs, block_i != block_j, [&](int64_t item, T value) { terms.sum[item] -= value; });
-  add_products<T, E>(batch, pairs, b, true, block_i != block_j, terms.gradient);
+  total.for_each_item(pairs, columns, [&](int64_t item, T value) { terms.sum[item] -= value; });
+  add_products<T, E>(batch, pairs, b, true, columns, terms.gradient);
 }
 
 // ---- the table -----------------------------------------------------------------------------------------------------

@@ -53,7 +53,6 @@ void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, i
 }
 
 Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
-  STD_TORCH_CHECK(!labels.empty(), "labels must hold at least one tensor");
   STD_TORCH_CHECK(labels.size() == tolerances.size(), "tolerances must have one value per label set, got ",
                   tolerances.size(), " for ", labels.size());
   const auto sets = static_cast<int64_t>(labels.size());

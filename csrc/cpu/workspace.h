@@ -20,6 +20,7 @@ namespace mmcuda {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+inline constexpr int64_t kGrain = 1 << 18;  // elements to copy for which waking a thread pays
 inline constexpr double kLog2E = 1.4426950408889634;
 
 // The rows and columns of an operator: N and M items of D features.
@@ -203,7 +204,7 @@ class Workspace {
 
   void pack(const Tensor& source, int64_t count, int64_t first_block) {
     const void* data = source.const_data_ptr();
-    parallel_for((count + kBlock - 1) / kBlock, 4, [&](int64_t begin, int64_t end) {
+    parallel_for((count + kBlock - 1) / kBlock, kGrain / (kBlock * batch.dp) + 1, [&](int64_t begin, int64_t end) {
       kernel.pack(batch, data, count, first_block, first_block + begin, first_block + end);
     });
   }
@@ -271,11 +272,10 @@ class Workspace {
     if (code.dim() == 1) {
       set.relation = Relation::kGaussian;
       const auto* values = code.const_data_ptr<double>();
-      const auto [low, high] = std::minmax_element(values, values + items);
-      const double middle = (*low + *high) / 2;  // differences of large values would lose digits in float32
-      std::vector<double> centred(values, values + items);
-      for (double& value : centred) value -= middle;
-      set.value = spread<T>(centred.data(), 0);
+      std::vector<double> rest(values, values + items);  // what T cannot hold of them
+      for (double& value : rest) value -= static_cast<T>(value);
+      set.value = spread<T>(values, 0);
+      set.rest = spread<T>(rest.data(), 0);
     } else {
       set.relation = Relation::kOverlap;
       set.words = code.size(0);
@@ -337,7 +337,7 @@ Tensor gradient_like(const Tensor& like, const Fill& fill) {
   Tensor result = torch::stable::new_empty(like, like.sizes());
   const bool half = like.scalar_type() == ScalarType::BFloat16;
   void* data = result.mutable_data_ptr();
-  parallel_for(like.numel() / d, kBlock, [&](int64_t begin, int64_t end) {
+  parallel_for(like.numel() / d, kGrain / d + 1, [&](int64_t begin, int64_t end) {
     std::vector<T> wide(half ? d : 0);
     for (int64_t i = begin; i < end; ++i) {
       if (!half) {
