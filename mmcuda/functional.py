@@ -258,7 +258,7 @@ def _contrastive_losses(
     if _use_fused(impl, pairs.rows.device.type):
         relations = encoded_relations(pairs)
         if not isinstance(temperature, Tensor):
-            temperature = torch.tensor(temperature, dtype=torch.float64)
+            temperature = torch.scalar_tensor(temperature, dtype=torch.float64)
         elif temperature.dtype in (torch.float16, torch.bfloat16):
             temperature = temperature.float()
         return ops.contrastive_losses(

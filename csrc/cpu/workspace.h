@@ -20,7 +20,7 @@ namespace mmcuda {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline constexpr int64_t kGrain = 1 << 18;  // elements to copy for which waking a thread pays
+inline constexpr int64_t kGrain = 1 << 17;  // elements to copy for which waking a thread pays
 inline constexpr double kLog2E = 1.4426950408889634;
 
 // The rows and columns of an operator: N and M items of D features.
