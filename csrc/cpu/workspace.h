@@ -20,7 +20,7 @@ namespace mmcuda {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline constexpr int64_t kGrain = 1 << 17;  // elements to copy for which waking a thread pays
+inline constexpr int64_t kGrain = 1 << 15;  // elements to copy for which another thread pays
 inline constexpr double kLog2E = 1.4426950408889634;
 
 // The rows and columns of an operator: N and M items of D features.
@@ -121,8 +121,9 @@ class Workspace {
 
   template <class V = T>
   V* per_item(int64_t arrays, V fill = 0) {
-    V* data = allocate<V>(arrays * batch.items);
-    std::fill(data, data + arrays * batch.items, fill);
+    const int64_t count = arrays * batch.items;
+    V* data = allocate<V>(count);
+    parallel_for(count, kGrain, [&](int64_t begin, int64_t end) { std::fill(data + begin, data + end, fill); });
     return data;
   }
 
