@@ -108,10 +108,10 @@ struct Batch {
   bool both_ways;         // cross-contrast: columns are anchors, too
   int64_t d, dp;          // D, Dp
 
-  const void* features;  // [items, Dp]
-  const void* panels;    // [items / kCols, D, kCols] features, transposed panel by panel
-  const void* pairs;     // bfloat16 only: [items / 2, Dp, 2] features, two items interleaved
-  const T* squares;      // [items] squared norms
+  const void* const* blocks;  // [items / kBlock] features of each block, [kBlock, Dp]
+  const void* panels;         // [items / kCols, D, kCols] features, transposed panel by panel
+  const void* pairs;          // bfloat16 only: [items / 2, Dp, 2] features, two items interleaved
+  const T* squares;           // [items] squared norms
 
   T scale;              // log2(e) / tau
   bool constant_shift;  // all shifts are equal
@@ -149,18 +149,18 @@ struct BackwardTerms {
   const ExponentialSum<T>* sum;
   const T* positive;             // [K, items] g_i a_ki / n_ki of the linear or softplus term; null without one
   const T* log_sum;              // [K, items] as above, of sum[k]; null unless the term is a softplus
-  T* gradient;                   // [items, Dp] H Y and H^T X are added here,
+  T* const* gradient;            // [items / kBlock] of each block [kBlock, Dp]: H Y and H^T X are added here,
   bool grad_rows, grad_columns;  // if wanted
 };
 
 template <class T>
 struct MarginTerms {
   T margin;
-  const T* weights;   // [K] w_k
-  double* loss;       // forward: [items] sum_j l_ij
-  const T* upstream;  // backward: [items] incoming gradient
-  T* gradient;        // backward: [items, Dp] -B Y and -B^T X are added here, B_ij = (g_i + g_j) b_ij
-  double* sum;        // backward: [items] sum_j B_ij
+  const T* weights;    // [K] w_k
+  double* loss;        // forward: [items] sum_j l_ij
+  const T* upstream;   // backward: [items] incoming gradient
+  T* const* gradient;  // backward: as above, -B Y and -B^T X are added here, B_ij = (g_i + g_j) b_ij
+  double* sum;         // backward: [items] sum_j B_ij
 };
 
 // One instruction set's kernels for one dtype of features. A block pair is (I, J), items 96 I .. and 96 J ..
@@ -170,8 +170,8 @@ struct Kernels {
   int64_t element_size;  // bytes of a packed feature
   bool pairs;            // whether batch.pairs is read
 
-  // Writes blocks [begin, end) of batch.features, panels, pairs and squares, all writable here. `source` is [count, D],
-  // its row 0 being the first item of block `first_block`.
+  // Writes batch.panels, pairs and squares of blocks [begin, end), all writable here, and those of batch.blocks that
+  // are not in `source` itself. `source` is [count, D], its row 0 being the first item of block `first_block`.
   void (*pack)(const Batch<T>& batch, const void* source, int64_t count, int64_t first_block, int64_t begin,
                int64_t end);
   void (*count)(const Batch<T>& batch, int64_t set, int64_t block_i, int64_t block_j, double* totals);

@@ -206,8 +206,18 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
                                     const double* totals, bool need_rows, bool need_columns) {
   Pass<T> pass(args, kernels, totals);
   const Batch<T>& batch = pass.batch;
-  T* gradient = pass.per_item(batch.dp);
+  const int64_t column_block = batch.column_begin / kBlock;
+  const auto start = [&](bool wanted, const Tensor& like, int64_t first_block) {
+    return wanted ? pass.start_gradient(like, first_block)
+                  : torch::stable::new_empty(args.features.rows, {0, args.features.d});
+  };
+  need_columns &= !args.features.self();
+  Tensor grad_rows = start(need_rows, args.features.rows, 0);
+  Tensor grad_columns = start(need_columns, args.features.columns.value_or(args.features.rows), column_block);
   if (!pass.all_poisoned()) {
+    std::vector<T> of_logits(g, g + args.anchors());  // dL/d(x_i.y_j) = G_ij / tau
+    for (T& value : of_logits) value = static_cast<T>(value / args.temperature);
+    g = of_logits.data();
     set_coefficients(pass, g, statistics);
     T* log_sum = args.one_positive ? pass.per_item(args.sets()) : nullptr;
     if (args.one_positive) {
@@ -221,22 +231,15 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
                                  pass.sums.data(),
                                  args.inside ? nullptr : pass.template positive_weights<T>(g),
                                  log_sum,
-                                 gradient,
-                                 args.features.self() || need_rows,
-                                 args.features.self() || need_columns};
+                                 pass.gradient_blocks(),
+                                 need_rows,
+                                 args.features.self() ? need_rows : need_columns};
     pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.backward(batch, terms, i, j); });
   }
-  const T scale = static_cast<T>(1 / args.temperature);
-  const auto side = [&](const Tensor& like, int64_t begin) {
-    return gradient_like<T>(like, [&](int64_t i, T* row) {
-      const T* from = gradient + (begin + i) * batch.dp;
-      const T factor = pass.poisoned(begin + i) ? static_cast<T>(kNan) : scale;
-      for (int64_t k = 0; k < batch.d; ++k) row[k] = factor * from[k];
-    });
-  };
-  const auto none = [&] { return torch::stable::new_empty(args.features.rows, {0, args.features.d}); };
-  return {need_rows ? side(args.features.rows, 0) : none(),
-          need_columns && args.features.columns ? side(*args.features.columns, batch.column_begin) : none()};
+  const auto as_it_is = [](int64_t, T*) {};
+  if (need_rows) pass.finish_gradient(grad_rows, 0, as_it_is);
+  if (need_columns) pass.finish_gradient(grad_columns, column_block, as_it_is);
+  return {grad_rows, grad_columns};
 }
 
 std::tuple<Tensor, Tensor, Tensor> contrastive_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,

@@ -353,7 +353,7 @@ void softplus(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t bloc
 // gradient += H Y for the rows, H^T X for the columns
 template <class T, class E>
 void add_products(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& h, bool rows, bool columns,
-                  T* gradient) {
+                  T* const* gradient) {
   if (rows) {
     add_product<E>(batch, h, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, gradient);
   }
@@ -422,7 +422,7 @@ constexpr T kNear = T(0.01);
 
 template <class E>
 const E* feature(const Batch<typename Accumulate<E>::type>& batch, int64_t item) {
-  return static_cast<const E*>(batch.features) + item * batch.dp;
+  return static_cast<const E*>(batch.blocks[item / kBlock]) + item % kBlock * batch.dp;
 }
 
 // Calls visit(r, c) for the pairs whose squared distance in `squares` is small beside their norms.
@@ -515,8 +515,8 @@ void margin_backward(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t
     const int64_t i = pairs.begin_i + r, j = pairs.begin_j + c;
     for (int64_t k = 0; k < batch.d; ++k) {
       const T force = b[r][c] * (widen(feature<E>(batch, j)[k]) - widen(feature<E>(batch, i)[k]));
-      terms.gradient[i * batch.dp + k] += force;
-      if (columns) terms.gradient[j * batch.dp + k] -= force;
+      terms.gradient[block_i][r * batch.dp + k] += force;
+      if (columns) terms.gradient[block_j][c * batch.dp + k] -= force;
     }
     b[r][c] = 0;
   });

@@ -90,23 +90,26 @@ std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const 
     T* upstream = pass.per_item(1);
     std::copy_n(grads.const_data_ptr<T>(), features.n, upstream);
     std::vector<double> sum(batch.items, 0.);
-    T* gradient = pass.per_item(batch.dp);
+    const int64_t column_block = batch.column_begin / kBlock;
+    Tensor grad_rows = pass.start_gradient(features.rows, 0);
+    Tensor grad_columns = features.columns ? pass.start_gradient(*features.columns, column_block)
+                                           : torch::stable::new_empty(features.rows, {0, features.d});
     pass.terms.upstream = upstream;
-    pass.terms.gradient = gradient;
+    pass.terms.gradient = pass.gradient_blocks();
     pass.terms.sum = sum.data();
     pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.margin_backward(batch, pass.terms, i, j); });
     const T scale = static_cast<T>(2 / std::max(features.row_pairs(), 1.));
-    const auto side = [&](const Tensor& like, int64_t begin) {
-      return gradient_like<T>(like, [&](int64_t i, T* row) {
-        const int64_t item = begin + i;
-        const T* from = gradient + item * batch.dp;
-        const T factor = pass.poisoned(item) ? std::numeric_limits<T>::quiet_NaN() : scale;
-        pass.read_row(like, i, row);
-        for (int64_t k = 0; k < batch.d; ++k) row[k] = factor * (static_cast<T>(sum[item]) * row[k] + from[k]);
+    const auto finish = [&](Tensor& gradient, const Tensor& like, int64_t first_block) {
+      pass.finish_gradient(gradient, first_block, [&](int64_t i, T* row) {
+        std::vector<T> x(batch.d);
+        pass.read_row(like, i, x.data());
+        const T b = static_cast<T>(sum[first_block * kBlock + i]);
+        for (int64_t k = 0; k < batch.d; ++k) row[k] = scale * (b * x[k] + row[k]);
       });
     };
-    result = {side(features.rows, 0), features.columns ? side(*features.columns, batch.column_begin)
-                                                       : torch::stable::new_empty(features.rows, {0, features.d})};
+    finish(grad_rows, features.rows, 0);
+    if (features.columns) finish(grad_columns, *features.columns, column_block);
+    result = {grad_rows, grad_columns};
   });
   return result;
 }

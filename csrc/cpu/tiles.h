@@ -67,21 +67,22 @@ template <class E, class Source>
 void pack(const Batch<typename Accumulate<E>::type>& batch, const void* source, int64_t count, int64_t first_block,
           int64_t begin, int64_t end) {
   using T = typename Accumulate<E>::type;
-  const int64_t first_item = first_block * kBlock;
-  auto* const features = static_cast<E*>(const_cast<void*>(batch.features));
   auto* const squares = const_cast<T*>(batch.squares);
   for (int64_t i = begin * kBlock; i < end * kBlock; ++i) {
-    E* const row = features + i * batch.dp;
-    __builtin_memset(row, 0, batch.dp * sizeof(E));
-    squares[i] = 0;
-    if (i - first_item >= count) continue;
-    const Source* const from = static_cast<const Source*>(source) + (i - first_item) * batch.d;
-    Vec<T> sum = {};
-    if constexpr (sizeof(E) == sizeof(Source)) {
-      __builtin_memcpy(row, from, batch.d * sizeof(E));
-    } else {
-      for (int64_t k = 0; k < batch.d; ++k) row[k] = widen(from[k]);
+    E* const row = static_cast<E*>(const_cast<void*>(batch.blocks[i / kBlock])) + i % kBlock * batch.dp;
+    const int64_t index = i - first_block * kBlock;
+    const Source* const from = static_cast<const Source*>(source) + index * batch.d;
+    if (index >= count) {
+      __builtin_memset(row, 0, batch.dp * sizeof(E));
+    } else if (static_cast<const void*>(row) != from) {
+      __builtin_memset(row, 0, batch.dp * sizeof(E));
+      if constexpr (sizeof(E) == sizeof(Source)) {
+        __builtin_memcpy(row, from, batch.d * sizeof(E));
+      } else {
+        for (int64_t k = 0; k < batch.d; ++k) row[k] = widen(from[k]);
+      }
     }
+    Vec<T> sum = {};
     for (int64_t k = 0; k < batch.dp; k += kLanes<T>) {
       Vec<T> v;
       for (int64_t l = 0; l < kLanes<T>; ++l) v[l] = widen(row[k + l]);
@@ -94,12 +95,13 @@ void pack(const Batch<typename Accumulate<E>::type>& batch, const void* source, 
   const int64_t width = batch.dp / kPerT, depth = (batch.d + kPerT - 1) / kPerT;
   auto* const panels = static_cast<T*>(const_cast<void*>(batch.panels));
   for (int64_t j = begin * kBlock; j < end * kBlock; j += kCols<T>) {
-    pack_panel<T>(reinterpret_cast<const T*>(features) + j * width, width, depth, panels + j * depth);
+    const auto* const rows = static_cast<const T*>(batch.blocks[j / kBlock]) + j % kBlock * width;
+    pack_panel<T>(rows, width, depth, panels + j * depth);
   }
   if constexpr (kPerT == 2) {
     auto* const pairs = static_cast<uint32_t*>(const_cast<void*>(batch.pairs));
     for (int64_t i = begin * kBlock; i < end * kBlock; i += 2) {
-      const E* const even = features + i * batch.dp;
+      const auto* const even = static_cast<const E*>(batch.blocks[i / kBlock]) + i % kBlock * batch.dp;
       for (int64_t k = 0; k < batch.dp; ++k) {
         pairs[i / 2 * batch.dp + k] = even[k].bits | uint32_t{even[batch.dp + k].bits} << 16;
       }
@@ -163,11 +165,11 @@ inline void dot_products(const Batch<T>& batch, int64_t begin_i, int64_t rows, i
   using Step = typename StepOf<E>::type;
   constexpr int64_t kPerStep = sizeof(Step) / sizeof(E);
   const int64_t stride = batch.dp / kPerStep, depth = (batch.d + kPerStep - 1) / kPerStep;
-  const auto* const features = static_cast<const Step*>(batch.features);
+  const auto* const features = static_cast<const Step*>(batch.blocks[begin_i / kBlock]);
   const auto* const panels = static_cast<const T*>(batch.panels);
   for (int64_t c = 0; c < columns; c += kCols<T>) {
     for (int64_t r = 0; r < rows; r += kRows) {
-      multiply(features + (begin_i + r) * stride, stride, panels + (begin_j + c) * depth, depth, &s[r][c]);
+      multiply(features + r * stride, stride, panels + (begin_j + c) * depth, depth, &s[r][c]);
     }
   }
 }
@@ -208,10 +210,10 @@ inline void multiply_rows(const Step* h, int64_t row_stride, int64_t stride, int
 // gradient of the items begin_i + r += h x of the items begin_j + c
 template <class E, class T>
 inline void add_product(const Batch<T>& batch, const Block<T>& h, int64_t begin_i, int64_t rows, int64_t begin_j,
-                        int64_t columns, T* gradient) {
-  T* const c = gradient + begin_i * batch.dp;
+                        int64_t columns, T* const* gradient) {
+  T* const c = gradient[begin_i / kBlock];
   if constexpr (sizeof(E) == sizeof(T)) {
-    const auto* const x = static_cast<const T*>(batch.features) + begin_j * batch.dp;
+    const auto* const x = static_cast<const T*>(batch.blocks[begin_j / kBlock]);
     multiply_rows<T, T>(&h[0][0], kBlock, 1, rows, columns, x, batch.dp, c);
   } else {
 #ifdef __AVX512BF16__
@@ -232,10 +234,10 @@ inline void add_product(const Batch<T>& batch, const Block<T>& h, int64_t begin_
 // gradient of the items begin_j + c += h^T x of the items begin_i + r
 template <class E, class T>
 inline void add_transposed_product(const Batch<T>& batch, const Block<T>& h, int64_t begin_i, int64_t rows,
-                                   int64_t begin_j, int64_t columns, T* gradient) {
-  T* const c = gradient + begin_j * batch.dp;
+                                   int64_t begin_j, int64_t columns, T* const* gradient) {
+  T* const c = gradient[begin_j / kBlock];
   if constexpr (sizeof(E) == sizeof(T)) {
-    const auto* const x = static_cast<const T*>(batch.features) + begin_i * batch.dp;
+    const auto* const x = static_cast<const T*>(batch.blocks[begin_i / kBlock]);
     multiply_rows<T, T>(&h[0][0], 1, kBlock, columns, rows, x, batch.dp, c);
   } else {
 #ifdef __AVX512BF16__

@@ -114,6 +114,7 @@ class Workspace {
     batch.self_offset = features.self_offset.value_or(-1);
     batch.d = features.d;
     batch.dp = round_up(features.d, kernel.pad);
+    blocks_.resize(batch.items / kBlock);
   }
 
   // Padded item of item i of the operator.
@@ -129,7 +130,7 @@ class Workspace {
 
   void pack_features() {
     const int64_t elements = batch.items * batch.dp;
-    batch.features = allocate<char>(elements * kernel.element_size);
+    batch.blocks = blocks_.data();
     batch.panels = allocate<char>(elements * kernel.element_size);
     if (kernel.pairs) batch.pairs = allocate<char>(elements * kernel.element_size);
     batch.squares = allocate<T>(batch.items);
@@ -177,6 +178,46 @@ class Workspace {
     }
   }
 
+  // A new tensor like `like` [.., D] for the gradient of the items from `first_block` on, to be accumulated in
+  // gradient_blocks(): in the tensor itself where its blocks serve as they are, else beside it.
+  Tensor start_gradient(const Tensor& like, int64_t first_block) {
+    Tensor result = torch::stable::new_empty(like, like.sizes());
+    const int64_t count = like.numel() / batch.d, blocks = (count + kBlock - 1) / kBlock, size = kBlock * batch.dp;
+    auto* data = static_cast<char*>(result.mutable_data_ptr());
+    gradient_.resize(blocks_.size());
+    for (int64_t b = 0; b < blocks; ++b) {
+      const bool serves = in_place(result, sizeof(T), count, b);
+      gradient_[first_block + b] = serves ? reinterpret_cast<T*>(data) + b * size : allocate<T>(size);
+    }
+    parallel_for(blocks, kGrain / size + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) std::fill_n(gradient_[first_block + b], size, T(0));
+    });
+    return result;
+  }
+
+  T* const* gradient_blocks() const { return gradient_.data(); }
+
+  // Finishes each row of such a gradient: finish(i, row [D]), i counted from the first. NaN where it is poisoned.
+  template <class Finish>
+  void finish_gradient(Tensor& result, int64_t first_block, const Finish& finish) const {
+    const bool half = result.scalar_type() == ScalarType::BFloat16;
+    void* data = result.mutable_data_ptr();
+    const int64_t d = batch.d;
+    parallel_for(result.numel() / d, kGrain / d + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        T* row = gradient_[first_block + i / kBlock] + i % kBlock * batch.dp;
+        finish(i, row);
+        if (poisoned(first_block * kBlock + i)) std::fill_n(row, d, std::numeric_limits<T>::quiet_NaN());
+        T* out = static_cast<T*>(data) + i * d;
+        if (half) {
+          std::transform(row, row + d, static_cast<uint16_t*>(data) + i * d, [](T g) { return to_bfloat16(g); });
+        } else if (row != out) {
+          std::copy_n(row, d, out);
+        }
+      }
+    });
+  }
+
   // Calls pair(I, J) for every block pair, in parallel.
   template <class Pair>
   void for_each_block_pair(const Pair& pair) const {
@@ -189,10 +230,17 @@ class Workspace {
   }
 
  private:
+  static uint16_t to_bfloat16(T value) {  // rounds to nearest even
+    const auto bits = __builtin_bit_cast(uint32_t, static_cast<float>(value));
+    return static_cast<uint16_t>(value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0);
+  }
+
   static constexpr double kMost = std::numeric_limits<T>::max();
 
   const Features& features_;
   Arena arena_;
+  std::vector<const void*> blocks_;  // of features
+  std::vector<T*> gradient_;         // of gradients
   std::vector<LabelSet<T>> sets_;
   bool rows_finite_, columns_finite_;
 
@@ -203,8 +251,18 @@ class Workspace {
     return static_cast<V*>(arena_.allocate(count * sizeof(V)));
   }
 
+  // Whether a block of `tensor` [count, D] can serve as it is: it is full, and without padding or another dtype.
+  bool in_place(const Tensor& tensor, int64_t element_size, int64_t count, int64_t block) const {
+    return batch.d == batch.dp && tensor.element_size() == element_size && (block + 1) * kBlock <= count;
+  }
+
   void pack(const Tensor& source, int64_t count, int64_t first_block) {
-    const void* data = source.const_data_ptr();
+    const auto* data = static_cast<const char*>(source.const_data_ptr());
+    const int64_t bytes = kBlock * batch.dp * kernel.element_size;
+    for (int64_t b = 0; b * kBlock < count; ++b) {
+      const bool serves = in_place(source, kernel.element_size, count, b);
+      blocks_[first_block + b] = serves ? data + b * bytes : allocate<char>(bytes);
+    }
     parallel_for((count + kBlock - 1) / kBlock, kGrain / (kBlock * batch.dp) + 1, [&](int64_t begin, int64_t end) {
       kernel.pack(batch, data, count, first_block, first_block + begin, first_block + end);
     });
@@ -329,30 +387,6 @@ void dispatch(ScalarType dtype, const Run& run) {
 // The dtype of losses and statistics.
 inline ScalarType compute_dtype(ScalarType features) {
   return features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-// A new tensor like `like` [.., D]; fill(i, row) writes row i, [D].
-template <class T, class Fill>
-Tensor gradient_like(const Tensor& like, const Fill& fill) {
-  const int64_t d = like.size(like.dim() - 1);
-  Tensor result = torch::stable::new_empty(like, like.sizes());
-  const bool half = like.scalar_type() == ScalarType::BFloat16;
-  void* data = result.mutable_data_ptr();
-  parallel_for(like.numel() / d, kGrain / d + 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> wide(half ? d : 0);
-    for (int64_t i = begin; i < end; ++i) {
-      if (!half) {
-        fill(i, static_cast<T*>(data) + i * d);
-        continue;
-      }
-      fill(i, wide.data());
-      std::transform(wide.begin(), wide.end(), static_cast<uint16_t*>(data) + i * d, [](T g) {
-        const auto bits = __builtin_bit_cast(uint32_t, static_cast<float>(g));  // round to nearest even
-        return static_cast<uint16_t>(g == g ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0);
-      });
-    }
-  });
-  return result;
 }
 
 }  // namespace mmcuda
