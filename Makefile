@@ -9,7 +9,6 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: setup demo test bench sanitize lint format clean
-comma := ,
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -33,7 +32,8 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -m "not slow"
 
-# On an idle machine, with threads that spin as they do by default. The table of targets comes last. Its results, the chart and benchmarks/README.md are kept in git.
+# On an idle machine, with threads that spin as they do by default. The table of targets comes last. Its results, the
+# chart and benchmarks/README.md are kept in git.
 bench: setup
 	mkdir -p benchmarks/results
 	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json benchmarks/results/suite.json
@@ -43,6 +43,7 @@ bench: setup
 
 # The kernels and their host code under the address and undefined-behaviour sanitizers, then under that for races.
 # -S -P: without the site's import hooks, and without the working folder, which would import the other extension.
+comma := ,
 SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 SANITIZED = PYTHONPATH=build/sanitize/$(1):$(SITE) $(2) LD_PRELOAD="$$(gcc -print-file-name=$(3)) $$(gcc -print-file-name=libstdc++.so)" \
   $(BIN)/python -SP -m pytest -q -p no:cacheprovider python_tests/test_sanitized.py

@@ -23,7 +23,6 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRATCH = RESULTS / "scratch"  # trial runs, not kept in git
 THREADS = 2
-CALLS = 200  # a round, of a step of microseconds
 ROUND_SECONDS = 0.05  # a step that is shorter is called several times a round
 
 Times = dict[str, np.ndarray]  # per step [rounds], seconds a call
@@ -67,36 +66,6 @@ def interleave(steps: dict[str, Callable[[], object]], rounds: int) -> Times:
             steps[name]()  # brings its data back into the cache and its threads back from sleep
             times[name].append(seconds_a_call(steps[name], calls[name]))
     return {name: np.array(t) for name, t in times.items()}
-
-
-def outside_kernels(step: Callable[[], object], rounds: int) -> np.ndarray:
-    """Seconds a call that a step spends outside the loss's kernels, forward and backward: Python and dispatch."""
-    inside = 0.0
-
-    def timed(operator: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
-            nonlocal inside
-            begin = time.perf_counter()
-            result = operator(*args)
-            inside += time.perf_counter() - begin
-            return result
-
-        return run
-
-    kernels = ["contrastive_fwd", "contrastive_bwd"]
-    operators = {name: getattr(torch.ops.mmcuda, name) for name in kernels}
-    seconds = []
-    try:
-        for name, operator in operators.items():
-            setattr(torch.ops.mmcuda, name, timed(operator.default))
-        seconds_a_call(step, CALLS)
-        for _ in range(rounds):
-            inside = 0.0
-            seconds.append(seconds_a_call(step, CALLS) - inside / CALLS)
-    finally:
-        for name, operator in operators.items():
-            setattr(torch.ops.mmcuda, name, operator)
-    return np.array(seconds)
 
 
 def quartiles(values: np.ndarray) -> tuple[float, float, float]:

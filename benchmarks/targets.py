@@ -7,7 +7,6 @@ ours run one after the other; printed are its median and quartiles. `--quick` is
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -23,7 +22,6 @@ from measure import (
     fill_in,
     instruction_set,
     interleave,
-    outside_kernels,
     peak_memory,
     quartiles,
     save,
@@ -134,17 +132,14 @@ def evaluate(ratio: Ratio, times: Times) -> Row:
 
 
 def overhead(times: Times) -> list[Row]:
-    whole = (1e6 * q for q in quartiles(times[OURS]))
-    outside = (1e6 * q for q in quartiles(outside_kernels(IMPLEMENTATIONS[OURS].step(64), ROUNDS[64])))
-    return [
-        Row("Python + dispatch of SupConLoss, forward + backward", 64, 150, True, " µs", *centre_first(outside)),
-        Row("the whole of this call, kernels included", 64, None, True, " µs", *centre_first(whole)),
-    ]
+    empty = interleave({OURS: IMPLEMENTATIONS[OURS].step(2, d=1)}, ROUNDS[64])
+    what = "SupConLoss, forward + backward: Python + dispatch (N = 2, D = 1: nothing to compute)"
+    return [microseconds(what, 2, 150, empty[OURS]), microseconds("the same with kernels", 64, None, times[OURS])]
 
 
-def centre_first(low_median_high: Iterable[float]) -> tuple[float, float, float]:
-    low, median, high = low_median_high
-    return median, low, high
+def microseconds(what: str, n: int, bound: float | None, seconds: np.ndarray) -> Row:
+    low, median, high = (1e6 * q for q in quartiles(seconds))
+    return Row(what, n, bound, True, " µs", median, low, high)
 
 
 def memory() -> Row:

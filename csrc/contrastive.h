@@ -5,7 +5,7 @@
 //   allowed pairs          all (i, j); in self-contrast (Y = X) not j = i, with a self offset o not j = i + o
 //   r_kij in [0, 1]        relation of i and j under label set k: 1 for positives, 0 for negatives, or between
 //   n_ki                   = sum_j r_kij                            how many positives
-//   a_ki                   = w_k if n_ki > 0 (and, for the denominator "negatives", i has negatives), else 0
+//   a_ki                   = w_k if n_ki > 0, and for the denominator "negatives" sum_j (1 - r_kij) > 1e-6; else 0
 //
 //   loss_i = sum_k a_ki (denominator_ki - numerator_ki)
 //
@@ -22,8 +22,7 @@
 //   exponential sum E_i in log E_i, times a_i:   g_i a_i omega_ij exp(s_ij) / E_i            (inside: with a minus)
 //   linear:                                     -g_i a_ki r_kij / n_ki
 //   softplus, z = log E_ki - s_ij:              -g_i a_ki r_kij / n_ki sigmoid(z), and for the negatives
-//                                                g_i a_ki (1 - r_kij) exp(s_ij) / E_ki * sum_p r_kip sigmoid(z_p) /
-//                                                n_ki
+//                             g_i a_ki (1 - r_kij) exp(s_ij) / E_ki * sum_p r_kip sigmoid(z_p) / n_ki
 //
 //   dL/dX = G Y / tau,  dL/dY = G^T X / tau,  dL/dtau = -sum_i x_i.(dL/dx_i) / tau
 //

@@ -1,8 +1,8 @@
 // The operators Python can call (torch.ops.mmcuda.*).
 //
 // N rows [.., D] meet M columns [.., D]; without columns the rows meet each other. Items are the rows and, where there
-// are columns, these behind them: L = N or N + M. Anchors are the rows and, `both_ways`, the columns, too: A = N or N +
-// M. K label sets; a mask is one more, the last.
+// are columns, these behind them: L = N or N + M. Anchors are the rows and, `both_ways`, the columns, too: A = N or
+// N + M. K label sets; a mask is one more, the last.
 
 #include <torch/csrc/stable/library.h>
 
@@ -23,11 +23,9 @@ STABLE_TORCH_LIBRARY(mmcuda, m) {
       "self_offset, str positives, str denominator, bool both_ways) -> (Tensor, Tensor)");
   // -> losses [N], means over the columns, totals [K, N]
   m.def(
-      "pair_margin_fwd(Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, SymInt? "
-      "self_offset, "
-      "float margin) -> (Tensor, Tensor)");
-  m.def(
-      "pair_margin_bwd(Tensor grad_losses, Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] "
-      "weights, "
+      "pair_margin_fwd(Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, "
       "SymInt? self_offset, float margin) -> (Tensor, Tensor)");
+  m.def(
+      "pair_margin_bwd(Tensor grad_losses, Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, "
+      "float[] weights, SymInt? self_offset, float margin) -> (Tensor, Tensor)");
 }

@@ -258,7 +258,7 @@ def _contrastive_losses(
     if _use_fused(impl, pairs.rows.device.type):
         relations = encoded_relations(pairs)
         if not isinstance(temperature, Tensor):
-            temperature = torch.scalar_tensor(temperature, dtype=torch.float64)
+            temperature = torch.scalar_tensor(temperature, dtype=torch.float64, device=pairs.rows.device)
         elif temperature.dtype in (torch.float16, torch.bfloat16):
             temperature = temperature.float()
         return ops.contrastive_losses(

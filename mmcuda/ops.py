@@ -178,11 +178,14 @@ class _Contrastive(torch.autograd.Function):
         losses, statistics, totals = torch.ops.mmcuda.contrastive_fwd(*inputs)
         rows, columns, temperature, ranks, codes, mask, *ctx.settings = inputs
         ctx.mark_non_differentiable(totals)
+        ctx.set_materialize_grads(False)  # none of totals
         ctx.save_for_backward(statistics, totals, rows, columns, temperature, ranks, mask, *codes)
         return losses, totals
 
     @staticmethod
-    def backward(ctx: Any, grad_losses: Tensor, _: Tensor) -> Any:
+    def backward(ctx: Any, grad_losses: Tensor | None, _: None) -> Any:
+        if grad_losses is None:
+            return (None,) * 11
         statistics, totals, rows, columns, temperature, ranks, mask, *codes = ctx.saved_tensors
         need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
         grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
@@ -221,10 +224,13 @@ class _PairMargin(torch.autograd.Function):
         ctx.save_for_backward(rows, columns, ranks, *codes)
         losses, totals = torch.ops.mmcuda.pair_margin_fwd(*inputs)
         ctx.mark_non_differentiable(totals)
+        ctx.set_materialize_grads(False)  # none of totals
         return losses, totals
 
     @staticmethod
-    def backward(ctx: Any, grad_losses: Tensor, _: Tensor) -> Any:
+    def backward(ctx: Any, grad_losses: Tensor | None, _: None) -> Any:
+        if grad_losses is None:
+            return (None,) * 7
         rows, columns, ranks, *codes = ctx.saved_tensors
         need_rows, need_columns = ctx.needs_input_grad[:2]
         grad_rows, grad_columns = torch.ops.mmcuda.pair_margin_bwd(

@@ -427,3 +427,11 @@ def test_copies_of_modules(copied, module):
 
 def test_every_loss_is_copied():
     assert {module.__name__ for module in MODULES} == set(losses.__all__)
+
+
+def test_default_device_does_not_matter():
+    features, labels = unit(8, 2, 5), torch.arange(8) % 3
+    expected = supcon_loss(features, [LabelSet(labels, Equal())])
+    with torch.device("meta"):
+        loss = supcon_loss(features, [LabelSet(labels, Equal())])
+    torch.testing.assert_close(loss, expected)

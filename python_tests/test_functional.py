@@ -617,8 +617,10 @@ def not_finite(value, variant):
 def test_features_that_are_not_finite_give_nan(implementation, value, variant, dtype):
     """Where the reference's loss is NaN, anchor by anchor; a NaN feature leaves the other losses as they are."""
     for what, case, expected in not_finite(value, variant):
-        losses = case.outcome(dtype, "fused")[0]
+        losses, *gradients = case.outcome(dtype, "fused")
         assert losses[expected.isnan()].isnan().all(), what
+        for gradient, wanted in zip(gradients, case.outcome(torch.float64, "reference")[1:], strict=True):
+            assert gradient[wanted.isnan()].isnan().all(), what
         if math.isnan(value):
             torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-4, equal_nan=True, msg=what)
 

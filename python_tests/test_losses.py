@@ -1,6 +1,7 @@
 """The modules: SupContrast's call and numbers, peers' numbers where conventions agree, clear errors."""
 
 import copy
+import functools
 import math
 import re
 
@@ -8,6 +9,7 @@ import pytest
 import pytorch_metric_learning.losses as peers
 import torch
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.checkpoint import checkpoint
 
 from mmcuda import (
     ClinicalSupConLoss,
@@ -409,6 +411,25 @@ def test_clip_keeps_its_scale_below_100_and_comes_back(embeddings, impl):
     assert list(loss.state_dict()) == ["logit_scale"]
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.int8, torch.bool])
+def test_labels_of_any_integer_type_are_the_same_classes(embeddings, impl, kind):
+    labels = torch.tensor([0, 0, 1, 1, 3, 3, 9, 9, 9, 4, 4, 4]) if kind != torch.bool else torch.arange(12) % 2
+    if kind in (torch.uint8, torch.uint16):
+        labels = labels.masked_fill(labels == 9, torch.iinfo(kind).max)  # a class, not -1
+    if kind == torch.int8:
+        labels = labels.masked_fill(labels == 9, -1)
+    text = unit(12, 16)
+    queue = QueuedSupConLoss(12, 16, impl=impl)
+    queue.enqueue(unit(12, 16), labels.to(kind))
+    for loss in (
+        lambda of: ClipLoss(impl=impl)(embeddings, text, of),
+        lambda of: PairMarginLoss(impl=impl)(embeddings, of, text),
+        lambda of: PairMarginLoss(impl=impl)(embeddings, of, text, of),
+        lambda of: queue(embeddings, text, of),
+    ):
+        assert loss(labels.to(kind)) == loss(labels)
+
+
 def margin_loss(x, y, same, allowed, margin):
     distance = torch.stack([torch.stack([(a - b).norm() for b in y]) for a in x])
     each = torch.where(same, distance**2, (margin - distance).clamp_min(0) ** 2)
@@ -469,8 +490,10 @@ def test_queue_is_the_latest_keys(impl, labelled):
     loss = QueuedSupConLoss(queue_size=8, feature_size=8, temperature=0.2, impl=impl)  # 3 does not divide 8
     memory, memory_labels = [], []
     for queries, keys, labels in queue_batches(7, labelled=labelled):
+        assert loss.full == (bool(memory) and len(memory[0]) == 8)
         value = loss(queries, keys, labels)
         torch.testing.assert_close(value, queued(queries, keys, labels, memory, memory_labels, 0.2))
+        loss.enqueue(keys, labels)
         memory = [torch.cat([*memory, keys])[-8:]]
         memory_labels = [torch.cat([*memory_labels, labels])[-8:]] if labelled else []
         assert {tuple(row) for row in memory[0].tolist()} <= {tuple(row) for row in loss.queue.tolist()}
@@ -480,36 +503,73 @@ def test_queue_has_gradients_of_the_batch_only(impl):
     loss = QueuedSupConLoss(queue_size=6, feature_size=8, impl=impl)
     (first, second) = queue_batches(2)
     earlier = first[1].clone().requires_grad_()
-    loss(first[0], earlier, first[2])
+    loss.enqueue(earlier, first[2])
     assert not loss.queue.requires_grad
     assert not list(loss.parameters())
+    assert_same(
+        lambda q, k: loss(q, k, second[2]),
+        lambda q, k: queued(q, k, second[2], [first[1]], [first[2]], 0.07),
+        *second[:2],
+    )
 
-    def ours(queries, keys):
-        return copy.deepcopy(loss)(queries, keys, second[2])
 
-    assert_same(ours, lambda q, k: queued(q, k, second[2], [first[1]], [first[2]], 0.07), *second[:2])
-
-
-def test_queue_stays_in_eval_mode(impl):
+def test_queue_changes_in_enqueue_only(impl):
     loss = QueuedSupConLoss(queue_size=6, feature_size=8, impl=impl)
     first, second = queue_batches(2)
-    loss(*first)
-    before = loss.queue.clone()
-    loss.eval()
+    loss.enqueue(*first[1:])
+    before = copy.deepcopy(loss.state_dict())
     assert loss(*second) == loss(*second)
-    torch.testing.assert_close(loss.queue, before)
+    torch.testing.assert_close(loss.state_dict(), before)
+
+
+def test_queue_takes_more_keys_than_queries(impl):
+    loss = QueuedSupConLoss(queue_size=8, feature_size=8, temperature=0.2, impl=impl)
+    (queries, keys, labels), (_, gathered, gathered_labels) = *queue_batches(1), *queue_batches(1, size=8)
+    loss.enqueue(gathered, gathered_labels)
+    assert loss.full
+    expected = queued(queries, keys, labels, [gathered], [gathered_labels], 0.2)
+    torch.testing.assert_close(loss(queries, keys, labels), expected)
+
+
+def test_full_queue_compiles_once(impl):
+    loss = QueuedSupConLoss(queue_size=6, feature_size=8, impl=impl)
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(loss, backend=backend, fullgraph=True)
+    for queries, keys, labels in queue_batches(14):
+        queries.requires_grad_()
+        value = (compiled if loss.full else loss)(queries, keys, labels)
+        torch.testing.assert_close(value, loss(queries, keys, labels))
+        value.backward()
+        loss.enqueue(keys, labels)
+    assert len(graphs) == 1
+
+
+def test_queue_can_be_checkpointed(impl):
+    loss = QueuedSupConLoss(queue_size=6, feature_size=8, impl=impl)
+    for queries, keys, labels in queue_batches(4):
+        checkpointed = functools.partial(checkpoint, loss, labels=labels, use_reentrant=False)
+        assert_same(checkpointed, functools.partial(loss, labels=labels), queries, keys)
+        loss.enqueue(keys, labels)
 
 
 def test_queue_continues_from_its_state(tmp_path, impl):
     batches = list(queue_batches(6))
     loss = QueuedSupConLoss(queue_size=7, feature_size=8, impl=impl)
-    for batch in batches[:4]:
-        loss(*batch)
+    for _, keys, labels in batches[:4]:
+        loss.enqueue(keys, labels)
     torch.save(loss.state_dict(), tmp_path / "state.pt")
     other = QueuedSupConLoss(queue_size=7, feature_size=8, impl=impl)
     other.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert other.full
     for batch in batches[4:]:
         assert loss(*batch) == other(*batch)
+        loss.enqueue(*batch[1:])
+        other.enqueue(*batch[1:])
     assert (loss.queue == other.queue).all()
     assert (loss.queue_labels == other.queue_labels).all()
 
@@ -521,6 +581,7 @@ def test_queue_takes_half_precision_and_float64(impl):
         loss = QueuedSupConLoss(6, 8, 0.5, impl=impl)
         value = loss(queries.to(dtype), keys.to(dtype), labels)
         torch.testing.assert_close(value, expected.to(value.dtype), rtol=0.02, atol=0.02)
+        loss.enqueue(keys.to(dtype), labels)
         assert loss(queries.to(dtype), keys.to(dtype), labels).isfinite()
         assert loss.queue.dtype == torch.float32
 
@@ -571,7 +632,8 @@ def test_gradients_are_the_derivatives():
     labels = torch.tensor([0, 0, 1, -1])
     findings, values = torch.randint(0, 2, (4, 3)), torch.randn(4)
     temperature, options = torch.tensor(0.7, dtype=torch.float64), {"impl": "reference"}
-    queue = QueuedSupConLoss(4, 3, 0.7, **options).eval()
+    queue = QueuedSupConLoss(4, 3, 0.7, **options)
+    queue.enqueue(torch.randn(3, 3), torch.tensor([0, 1, -1]))
     for loss in (
         lambda z, t: SupConLoss(t, **options)(z, labels),
         lambda z, t: NTXentLoss(t, **options)(z),
@@ -625,12 +687,27 @@ def test_settings_that_all_share(module, setting):
     ("module", "setting", "error", "message"),
     [
         (SupConLoss, {"temperature": "warm"}, TypeError, "temperature must be a number, got str"),
-        (SupConLoss, {"temperature": torch.ones(2)}, ValueError, "temperature must be"),
+        (
+            SupConLoss,
+            {"temperature": torch.ones(2)},
+            ValueError,
+            "temperature must be a number or a floating tensor [], got torch.float32 [2]",
+        ),
         (SupConLoss, {"contrast_mode": "both"}, ValueError, "contrast_mode must be 'all' or 'one', got 'both'"),
         (SupConLoss, {"base_temperature": -1}, ValueError, "base_temperature must be positive and finite, got -1"),
         (SupConLoss, {"positives": "around"}, ValueError, "positives must be 'outside' or 'inside', got 'around'"),
-        (SupConLoss, {"denominator": "none"}, ValueError, "denominator must be 'all', 'negatives' or 'one_positive'"),
-        (SupConLoss, {"positives": "inside", "denominator": "one_positive"}, ValueError, ""),
+        (
+            SupConLoss,
+            {"denominator": "none"},
+            ValueError,
+            "denominator must be 'all', 'negatives' or 'one_positive', got 'none'",
+        ),
+        (
+            SupConLoss,
+            {"positives": "inside", "denominator": "one_positive"},
+            ValueError,
+            "denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'",
+        ),
         (ClinicalSupConLoss, {"relations": {}}, ValueError, "relations must name at least one clinical value"),
         (
             ClinicalSupConLoss,
@@ -643,14 +720,24 @@ def test_settings_that_all_share(module, setting):
             ClinicalSupConLoss,
             {"weights": {"cst": -1.0}},
             ValueError,
-            "weights['cst'] must be not negative and finite, got -1",
+            "weights['cst'] must be not negative and finite, got -1.0",
         ),
-        (ClinicalSupConLoss, {"base_temperature": 0}, ValueError, "base_temperature must be positive and finite"),
-        (ContinuousSupConLoss, {"relation": Equal()}, TypeError, "relation must be Rbf(sigma), Within(tolerance) or a"),
+        (
+            ClinicalSupConLoss,
+            {"base_temperature": 0},
+            ValueError,
+            "base_temperature must be positive and finite, got 0",
+        ),
+        (
+            ContinuousSupConLoss,
+            {"relation": Equal()},
+            TypeError,
+            "relation must be Rbf(sigma), Within(tolerance) or a number, got Equal()",
+        ),
         (ContinuousSupConLoss, {"relation": -1.0}, ValueError, "sigma must be positive and finite, got -1.0"),
         (ClipLoss, {"temperature": 0.001}, ValueError, "temperature must be at least 0.01, got 0.001"),
         (ClipLoss, {"temperature": torch.tensor(0.1)}, TypeError, "temperature must be a number, got Tensor"),
-        (PairMarginLoss, {"margin": -1.0}, ValueError, "margin must be"),
+        (PairMarginLoss, {"margin": -1.0}, ValueError, "margin must be not negative and finite, got -1.0"),
         (PairMarginLoss, {"margin": "wide"}, TypeError, "margin must be a number, got str"),
         (QueuedSupConLoss, {"queue_size": 0}, ValueError, "queue_size must be a positive whole number, got 0"),
         (QueuedSupConLoss, {"feature_size": 1.5}, ValueError, "feature_size must be a positive whole number, got 1.5"),
@@ -658,7 +745,7 @@ def test_settings_that_all_share(module, setting):
 )
 def test_settings_of_one_module(module, setting, error, message):
     arguments, call = MODULES[module]
-    with pytest.raises(error, match=f"^{re.escape(message)}"):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
         module(**(arguments | setting))(*call)
 
 
@@ -733,11 +820,10 @@ def test_settings_of_one_module(module, setting, error, message):
         (QueuedSupConLoss, (VIEWS, ROWS), ValueError, "queries must be [N, D] with at least one element"),
         (
             QueuedSupConLoss,
-            (ROWS[:, :7], ROWS[:, :7]),
+            (ROWS[:, :7],) * 2,
             ValueError,
-            "queries must be [B, 8] with B <= 8, got shape [4, 7]",
+            "queries must be [B, 8], D = feature_size, got shape [4, 7]",
         ),
-        (QueuedSupConLoss, (torch.ones(9, 8),) * 2, ValueError, "queries must be [B, 8] with B <= 8, got shape [9, 8]"),
         (QueuedSupConLoss, (ROWS, ROWS[:3]), ValueError, "keys must be like queries, torch.float32 [4, 8] on cpu"),
         (QueuedSupConLoss, (ROWS, ROWS, IDS), ValueError, "labels must be integers, got torch.float32"),
         (QueuedSupConLoss, (ROWS, ROWS, IDS.long()[:3]), ValueError, "labels must be real and [B] = [4], got"),
@@ -748,6 +834,27 @@ def test_arguments_of_a_call(module, call, error, message):
     arguments, _ = MODULES[module]
     with pytest.raises(error, match=f"^{re.escape(message)}"):
         module(**arguments)(*call)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        ((VIEWS,), ValueError, "keys must be [B, D] with at least one element, got shape [4, 2, 8]"),
+        ((ROWS[:, :7],), ValueError, "keys must be [B, 8], D = feature_size, got shape [4, 7]"),
+        ((torch.ones(9, 8),), ValueError, "keys must be at most queue_size = 8, got 9"),
+        ((ROWS.to("meta"),), ValueError, "keys must be on the device of the queue, cpu, got meta"),
+        (([1.0],), TypeError, "keys must be a tensor, got list"),
+        ((ROWS, IDS), ValueError, "labels must be integers, got torch.float32"),
+        ((ROWS, IDS.long()[:3]), ValueError, "labels must be real and [B] = [4], got torch.int64 [3]"),
+        ((ROWS, IDS.long().to("meta")), ValueError, "labels must be on the device of the queue, cpu, got meta"),
+        ((ROWS, [0] * 4), TypeError, "labels must be a tensor, got list"),
+    ],
+)
+def test_arguments_of_enqueue(call, error, message):
+    queue = QueuedSupConLoss(queue_size=8, feature_size=8)
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        queue.enqueue(*call)
+    assert not queue.queue.any()
 
 
 def test_clinical_names_the_value_that_is_wrong(features):

@@ -258,7 +258,7 @@ def test_contrastive_refuses(change, message):
         ({"mask": lambda m: m[:, :0]}, "mask must be [B, B']"),
         ({"mask": lambda m: m[0]}, "mask must be [B, B']"),
         ({"mask": lambda m: m.float()}, "mask must be in the dtype of the computation"),
-        ({"mask": None}, "weights must be one per label set"),
+        ({"mask": None}, "at least one label set or a mask is needed"),
     ],
 )
 def test_contrastive_refuses_a_mask(change, message):
@@ -327,3 +327,17 @@ def test_pair_margin_refuses():
 def test_label_ranks_refuses(labels, tolerances, views, message):
     with pytest.raises(RuntimeError, match=re.escape(message)):
         ops.label_ranks(labels, tolerances, views)
+
+
+@pytest.mark.parametrize("ranks", [[-1, -1, 0], [0, 1, 0], [5, 0, 3]])
+def test_ranks_that_label_ranks_does_not_make_are_refused(ranks):
+    """They would be read as places in memory."""
+    rows = features(4)
+    bad = torch.tensor(ranks, dtype=torch.int32)[None, :, None].expand(1, 3, 4)
+    with pytest.raises(RuntimeError, match="ranks must be those of label_ranks"):
+        OPERATORS.pair_margin_fwd(rows, None, bad, [torch.empty(0)], [1.0], None, 1.0)
+
+
+def test_nothing_that_relates_pairs_is_refused():
+    with pytest.raises(RuntimeError, match="at least one label set or a mask is needed"):
+        OPERATORS.pair_margin_fwd(features(4), None, torch.empty(0, 3, 4, dtype=torch.int32), [], [], None, 1.0)

@@ -13,17 +13,22 @@ namespace mmcuda {
 
 class Arena {
  public:
-  Arena() : chunks_(std::exchange(kept(), {})) {}
+  // Starts with what the last call left behind: one chunk as large as all that it needed.
+  Arena() {
+    Kept& last = kept();
+    if (last.chunk.size < last.wanted) {
+      last.chunk = {};
+      add_chunk(last.wanted);
+    } else if (last.chunk.size > 0) {
+      chunks_.push_back(std::move(last.chunk));
+    }
+    last.chunk = {};
+  }
   ~Arena() {
-    // One chunk as large as all of them serves the next call, unless that is too much to keep.
     int64_t total = 0;
     for (const Chunk& chunk : chunks_) total += chunk.size;
-    if (total > kMostKept) return;
-    if (chunks_.size() > 1) {
-      chunks_.clear();
-      add_chunk(total);
-    }
-    kept() = std::move(chunks_);
+    kept().wanted = total <= kMostKept ? total : 0;
+    if (chunks_.size() == 1 && total <= kMostKept) kept().chunk = std::move(chunks_[0]);
   }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -39,14 +44,18 @@ class Arena {
  private:
   static constexpr int64_t kAlignment = 64;
   static constexpr int64_t kSmallest = int64_t{1} << 20;
-  static constexpr int64_t kMostKept = int64_t{64} << 20;
+  static constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes that each calling thread may keep for its life
 
   struct Free {
     void operator()(char* data) const { ::operator delete(data, std::align_val_t{kAlignment}); }
   };
   struct Chunk {
     std::unique_ptr<char, Free> data;
-    int64_t size;
+    int64_t size = 0;
+  };
+  struct Kept {
+    Chunk chunk;
+    int64_t wanted = 0;
   };
 
   std::vector<Chunk> chunks_;
@@ -58,9 +67,9 @@ class Arena {
     used_ = 0;
   }
 
-  static std::vector<Chunk>& kept() {
-    static thread_local std::vector<Chunk> chunks;
-    return chunks;
+  static Kept& kept() {
+    static thread_local Kept last;
+    return last;
   }
 };
 

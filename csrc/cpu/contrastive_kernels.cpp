@@ -108,20 +108,12 @@ struct Every {
   Both<T> apply(int64_t, int64_t, Both<T> quantity) const { return quantity; }
 };
 
-template <class T, class R>
-struct Related {
+template <class T, class R, bool kRelated>
+struct By {
   R relation;
   Both<T> apply(int64_t r, int64_t c, Both<T> quantity) const {
     const Both<T> weight = relation(r, c);
-    return {weight.row * quantity.row, weight.column * quantity.column};
-  }
-};
-
-template <class T, class R>
-struct Unrelated {
-  R relation;
-  Both<T> apply(int64_t r, int64_t c, Both<T> quantity) const {
-    const Both<T> weight = relation(r, c);
+    if constexpr (kRelated) return {weight.row * quantity.row, weight.column * quantity.column};
     return {(1 - weight.row) * quantity.row, (1 - weight.column) * quantity.column};
   }
 };
@@ -203,9 +195,9 @@ inline void with_weight(const Batch<T>& batch, const ExponentialSum<T>& sum, con
   if (sum.weight == Weight::kEvery) return use(Every<T>{});
   with_relation(batch, sum.set, pairs, [&]<class R>(const R& relation) {
     if (sum.weight == Weight::kRelated) {
-      use(Related<T, R>{relation});
+      use(By<T, R, true>{relation});
     } else {
-      use(Unrelated<T, R>{relation});
+      use(By<T, R, false>{relation});
     }
   });
 }
@@ -420,9 +412,16 @@ void backward(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t bloc
 template <class T>
 constexpr T kNear = T(0.01);
 
-template <class E>
-const E* feature(const Batch<typename Accumulate<E>::type>& batch, int64_t item) {
-  return static_cast<const E*>(batch.blocks[item / kBlock]) + item % kBlock * batch.dp;
+// Calls use(k, x - y) for the features k, k + 1, ... of two items; padding is 0.
+template <class E, class T, class Use>
+void for_differences(const Batch<T>& batch, int64_t i, int64_t j, const Use& use) {
+  const E* const x = static_cast<const E*>(batch.blocks[i / kBlock]) + i % kBlock * batch.dp;
+  const E* const y = static_cast<const E*>(batch.blocks[j / kBlock]) + j % kBlock * batch.dp;
+  for (int64_t k = 0; k < batch.dp; k += kLanes<T>) {
+    Vec<T> difference;
+    for (int64_t l = 0; l < kLanes<T>; ++l) difference[l] = widen(x[k + l]) - widen(y[k + l]);
+    use(k, difference);
+  }
 }
 
 // Calls visit(r, c) for the pairs whose squared distance in `squares` is small beside their norms.
@@ -444,11 +443,9 @@ void squared_distances(const Batch<T>& batch, const Pairs<T>& pairs, Block<T>& s
     store(&squares[r][c], maximum<T>(norms - 2 * load<Vec<T>>(&squares[r][c]), Vec<T>{}));
   });
   for_near_pairs(batch, pairs, squares, [&](int64_t r, int64_t c) {
-    const E* const x = feature<E>(batch, pairs.begin_i + r);
-    const E* const y = feature<E>(batch, pairs.begin_j + c);
-    T sum = 0;
-    for (int64_t k = 0; k < batch.d; ++k) sum += (widen(x[k]) - widen(y[k])) * (widen(x[k]) - widen(y[k]));
-    squares[r][c] = sum;
+    Vec<T> sum = {};
+    for_differences<E>(batch, pairs.begin_i + r, pairs.begin_j + c, [&](int64_t, Vec<T> d) { sum += d * d; });
+    squares[r][c] = reduce_add<T>(sum);
   });
 }
 
@@ -512,12 +509,13 @@ void margin_backward(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t
   });
   // A near pair's force is large and its difference small: it is added by itself, and left out of sums and products.
   for_near_pairs(batch, pairs, squares, [&](int64_t r, int64_t c) {
-    const int64_t i = pairs.begin_i + r, j = pairs.begin_j + c;
-    for (int64_t k = 0; k < batch.d; ++k) {
-      const T force = b[r][c] * (widen(feature<E>(batch, j)[k]) - widen(feature<E>(batch, i)[k]));
-      terms.gradient[block_i][r * batch.dp + k] += force;
-      if (columns) terms.gradient[block_j][c * batch.dp + k] -= force;
-    }
+    T* const of_i = terms.gradient[block_i] + r * batch.dp;
+    T* const of_j = terms.gradient[block_j] + c * batch.dp;
+    for_differences<E>(batch, pairs.begin_i + r, pairs.begin_j + c, [&](int64_t k, Vec<T> difference) {
+      const Vec<T> force = b[r][c] * difference;
+      store(of_i + k, load<Vec<T>>(of_i + k) - force);
+      if (columns) store(of_j + k, load<Vec<T>>(of_j + k) + force);
+    });
     b[r][c] = 0;
   });
   const Reduced<T, Sum<T>> total(pairs, [&](int64_t r, int64_t c) -> Both<T> {

@@ -74,6 +74,15 @@ struct Labels {
         ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
         "ranks must be [K, 3, ", items, "] int32");
     STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per label set");
+    STD_TORCH_CHECK(ranks.size(0) > 0 || mask_, "at least one label set or a mask is needed");
+    const auto* data = ranks.const_data_ptr<int32_t>();
+    for (int64_t k = 0; k < ranks.size(0); ++k, data += 3 * items) {
+      for (int64_t i = 0; i < items; ++i) {
+        const int32_t rank = data[i], first = data[items + i], last = data[2 * items + i];
+        STD_TORCH_CHECK(0 <= first && first <= rank && rank <= last, "ranks must be those of label_ranks, got ", first,
+                        " <= ", rank, " <= ", last);
+      }
+    }
     for (const Tensor& code : codes_) {
       const bool gaussian = code.scalar_type() == ScalarType::Double && code.dim() == 1 && code.size(0) == items;
       const bool overlap =
@@ -148,6 +157,11 @@ class Workspace {
     return !(row ? columns_finite_ : rows_finite_) || !finite(item) || bound * batch.scale > kMost;
   }
   bool all_poisoned() const { return features_.self() && poisoned(0); }
+  // The gradient of an item is NaN, too, where an anchor on the other side has a NaN loss.
+  bool gradient_poisoned(int64_t item) const {
+    const bool row = item < features_.n;
+    return poisoned(item) || !(row ? rows_finite_ || !batch.both_ways : columns_finite_);
+  }
 
   void set_temperature(double temperature) {
     batch.scale = static_cast<T>(kLog2E / temperature);
@@ -207,7 +221,7 @@ class Workspace {
       for (int64_t i = begin; i < end; ++i) {
         T* row = gradient_[first_block + i / kBlock] + i % kBlock * batch.dp;
         finish(i, row);
-        if (poisoned(first_block * kBlock + i)) std::fill_n(row, d, std::numeric_limits<T>::quiet_NaN());
+        if (gradient_poisoned(first_block * kBlock + i)) std::fill_n(row, d, std::numeric_limits<T>::quiet_NaN());
         T* out = static_cast<T*>(data) + i * d;
         if (half) {
           std::transform(row, row + d, static_cast<uint16_t*>(data) + i * d, [](T g) { return to_bfloat16(g); });

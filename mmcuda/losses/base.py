@@ -14,18 +14,31 @@ from mmcuda.labels import LabelSet, check_tensor
 
 
 class Loss(nn.Module):
-    """A loss with its reduction and its implementation, and most often a temperature.
+    """A loss with its reduction and its implementation."""
 
-    ``temperature`` may be a tensor: it then gets a gradient, and a parameter is one of the module's.
-    """
-
-    temperature: float | Tensor
     shown: tuple[str, ...] = ("temperature", "reduction", "impl")  # the settings that print shows
 
     def __init__(self, reduction: Reduction, impl: Implementation) -> None:
         super().__init__()
         self.reduction: Reduction = reduction
         self.impl: Implementation = impl
+
+    def extra_repr(self) -> str:
+        """Return what ``print(module)`` shows."""
+        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in self.shown)
+
+
+class SelfContrastLoss(Loss):
+    """A loss of a batch against itself.
+
+    ``temperature`` may be a tensor: it then gets a gradient, and a parameter is one of the module's.
+    """
+
+    def __init__(
+        self, temperature: float | Tensor = 0.07, *, reduction: Reduction = "mean", impl: Implementation = "auto"
+    ) -> None:
+        super().__init__(reduction, impl)
+        self.temperature = temperature
 
     def self_contrast(self, features: Tensor, label_sets: Sequence[LabelSet], **options: Any) -> Tensor:
         """Return the loss of views [B, V, ...] or embeddings [N, D] (one view a sample) against each other."""
@@ -41,10 +54,6 @@ class Loss(nn.Module):
             **options,
         )
         return loss.flatten() if features.ndim == 2 and loss.ndim == 2 else loss  # [N, 1] of embeddings, unreduced
-
-    def extra_repr(self) -> str:
-        """Return what ``print(module)`` shows."""
-        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in self.shown)
 
 
 def _text(value: object) -> str:
@@ -79,6 +88,7 @@ def classes_of_pairs(labels: Tensor) -> Tensor:
 
     So the two members of a pair stay positives of each other when their label is missing.
     """
+    labels = labels.double() if labels.is_floating_point() else labels.long()
     ordered, order = labels.sort()
     missing = ~ordered.isfinite() if ordered.is_floating_point() else ordered == -1
     starts = missing | (ordered != ordered.roll(1))  # of a class, in sorted order

@@ -47,7 +47,7 @@ class ClipLoss(Loss):
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     @property
-    def temperature(self) -> Tensor:  # type: ignore[override]
+    def temperature(self) -> Tensor:
         """The present tau, 0-dim, differentiable."""
         return (-self.logit_scale).exp()
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from mmcuda.functional import ContrastMode, Denominator, Implementation, Positives, Reduction
 from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Relation, Within, check_number, check_relation, check_tensor
-from mmcuda.losses.base import Loss
+from mmcuda.losses.base import SelfContrastLoss
 
 
-class SupConLoss(Loss):
+class SupConLoss(SelfContrastLoss):
     """Supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362): a drop-in for SupContrast's.
 
     Same call, same defaults and same numbers, without an N x N matrix. Where its conventions differ from others':
@@ -63,8 +63,7 @@ class SupConLoss(Loss):
         reduction: Reduction = "mean",
         impl: Implementation = "auto",
     ) -> None:
-        super().__init__(reduction, impl)
-        self.temperature = temperature
+        super().__init__(temperature, reduction=reduction, impl=impl)
         self.contrast_mode: ContrastMode = contrast_mode
         self.base_temperature = base_temperature
         self.positives: Positives = positives
@@ -107,7 +106,7 @@ class SupConLoss(Loss):
         )
 
 
-class SINCERELoss(Loss):
+class SINCERELoss(SelfContrastLoss):
     """SINCERE (Feeney & Hughes 2023, arXiv 2309.14277): each positive competes with the negatives, not with positives.
 
     Supervised contrastive loss pushes an anchor's positives apart, since each is in the denominator of the others; here
@@ -124,12 +123,6 @@ class SINCERELoss(Loss):
         >>> loss = SINCERELoss()(features, torch.randint(0, 3, (8,)))
     """
 
-    def __init__(
-        self, temperature: float | Tensor = 0.07, *, reduction: Reduction = "mean", impl: Implementation = "auto"
-    ) -> None:
-        super().__init__(reduction, impl)
-        self.temperature = temperature
-
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the loss.
 
@@ -144,7 +137,7 @@ class SINCERELoss(Loss):
         return self.self_contrast(features, [LabelSet(labels, Equal())], denominator="one_positive")
 
 
-class MultiLabelSupConLoss(Loss):
+class MultiLabelSupConLoss(SelfContrastLoss):
     """Supervised contrastive loss of multi-label samples: a positive counts by the overlap of the two label sets.
 
     The overlap is |both| / |either| (Jaccard), so samples with the same findings attract each other most and those
@@ -162,12 +155,6 @@ class MultiLabelSupConLoss(Loss):
         >>> loss = MultiLabelSupConLoss()(features, findings)
     """
 
-    def __init__(
-        self, temperature: float | Tensor = 0.07, *, reduction: Reduction = "mean", impl: Implementation = "auto"
-    ) -> None:
-        super().__init__(reduction, impl)
-        self.temperature = temperature
-
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the loss.
 
@@ -182,7 +169,7 @@ class MultiLabelSupConLoss(Loss):
         return self.self_contrast(features, [LabelSet(labels, Overlap())])
 
 
-class ContinuousSupConLoss(Loss):
+class ContinuousSupConLoss(SelfContrastLoss):
     """Supervised contrastive loss of a continuous value: samples attract each other by how close their values are.
 
     The idea is that of y-aware InfoNCE (Dufumier et al. 2021, arXiv 2106.08808). Here it is L_out of Khosla et al.
@@ -205,7 +192,7 @@ class ContinuousSupConLoss(Loss):
         >>> loss = ContinuousSupConLoss(25.0)(features, thickness)
     """
 
-    shown = ("relation", *Loss.shown)
+    shown = ("relation", *SelfContrastLoss.shown)
 
     def __init__(
         self,
@@ -215,13 +202,12 @@ class ContinuousSupConLoss(Loss):
         reduction: Reduction = "mean",
         impl: Implementation = "auto",
     ) -> None:
-        super().__init__(reduction, impl)
+        super().__init__(temperature, reduction=reduction, impl=impl)
         if isinstance(relation, int | float):
             relation = Rbf(relation)
         if not isinstance(relation, Rbf | Within):
             raise TypeError(f"relation must be Rbf(sigma), Within(tolerance) or a number, got {relation!r}")
         self.relation = relation
-        self.temperature = temperature
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the loss.
@@ -237,7 +223,7 @@ class ContinuousSupConLoss(Loss):
         return self.self_contrast(features, [LabelSet(labels, self.relation)])
 
 
-class ClinicalSupConLoss(Loss):
+class ClinicalSupConLoss(SelfContrastLoss):
     """Weighted sum of supervised contrastive losses, one per clinical value, in one pass over the batch.
 
     Source: Kokilepersaud et al. 2023 (arXiv 2305.15154). A missing value (NaN; -1 in integer labels) makes no positives
@@ -274,7 +260,7 @@ class ClinicalSupConLoss(Loss):
         reduction: Reduction = "mean",
         impl: Implementation = "auto",
     ) -> None:
-        super().__init__(reduction, impl)
+        super().__init__(temperature, reduction=reduction, impl=impl)
         if not relations:
             raise ValueError("relations must name at least one clinical value")
         weights = dict(weights or {})
@@ -286,7 +272,6 @@ class ClinicalSupConLoss(Loss):
             check_number(f"weights[{name!r}]", weight, zero_allowed=True)
         self.relations = dict(relations)
         self.weights = {name: float(weights.get(name, 1.0)) for name in relations}
-        self.temperature = temperature
         self.base_temperature = base_temperature
 
     def forward(self, features: Tensor, labels: Mapping[str, Tensor]) -> Tensor:

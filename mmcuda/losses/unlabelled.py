@@ -7,10 +7,10 @@ from torch import Tensor
 
 from mmcuda.functional import Implementation, Reduction
 from mmcuda.labels import Equal, LabelSet, check_tensor
-from mmcuda.losses.base import Loss, check_pairs
+from mmcuda.losses.base import SelfContrastLoss, check_pairs
 
 
-class NTXentLoss(Loss):
+class NTXentLoss(SelfContrastLoss):
     """SimCLR's loss (Chen et al. 2020, arXiv 2002.05709, equation 1): the two views of an image find each other.
 
     pytorch-metric-learning's NTXentLoss gives the same number for ``torch.cat([first, second])`` with labels
@@ -29,8 +29,7 @@ class NTXentLoss(Loss):
     def __init__(
         self, temperature: float | Tensor = 0.1, *, reduction: Reduction = "mean", impl: Implementation = "auto"
     ) -> None:
-        super().__init__(reduction, impl)
-        self.temperature = temperature
+        super().__init__(temperature, reduction=reduction, impl=impl)
 
     def forward(self, features: Tensor, second: Tensor | None = None) -> Tensor:
         """Return the loss.
@@ -53,7 +52,7 @@ class NTXentLoss(Loss):
         return self.self_contrast(features, [])
 
 
-class MICLeLoss(Loss):
+class MICLeLoss(SelfContrastLoss):
     """Multi-instance contrastive learning (Azizi et al. 2021, arXiv 2101.05224): positives are images of one bag.
 
     A bag is what shows the same thing, as the images of one patient and condition. MICLe draws two distinct images of
@@ -73,8 +72,7 @@ class MICLeLoss(Loss):
     def __init__(
         self, temperature: float | Tensor = 0.1, *, reduction: Reduction = "mean", impl: Implementation = "auto"
     ) -> None:
-        super().__init__(reduction, impl)
-        self.temperature = temperature
+        super().__init__(temperature, reduction=reduction, impl=impl)
 
     def forward(self, features: Tensor, bags: Tensor) -> Tensor:
         """Return the loss.
