@@ -75,7 +75,8 @@ def measured_stages(n: int, dtype: torch.dtype, rounds: int) -> tuple[list[Stage
     seconds = measured_passes(n, dtype, rounds)
     pairs, features, product = n * n / 2, n * D * dtype.itemsize, 1.0 * n * n * D
     logits, rest = seconds["forward, D"], seconds["backward, D"] - seconds["forward, D"]
-    packing = Stage("packing", bytes=3 * features)  # reads features, writes rows and panels
+    copies = 2 if dtype == torch.bfloat16 else 1  # panels; in bfloat16 pairs of rows, too
+    packing = Stage("packing", bytes=(1 + copies) * features)
     forward = [
         packing,
         Stage("logits", product, bytes=2 * features, seconds=logits),
