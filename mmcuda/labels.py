@@ -208,7 +208,7 @@ class LabelSet:
             related = a == b
             if self.relation.tolerance > 0:
                 related = related | ((a - b).abs() <= self.relation.tolerance)
-            related = related & _known(a) & _known(b)
+            related = related & known(a) & known(b)
             if isinstance(self.relation, Rbf):
                 related = torch.exp(-0.5 * ((a - b) / self.relation.sigma).square()).where(related, 0)
         if self.columns is None:
@@ -235,8 +235,8 @@ class LabelSet:
             gaps = ordered.diff().div(self.relation.sigma * math.sqrt(2 * math.log(2))).nan_to_num(8.0).clamp(max=8.0)
             return torch.zeros_like(ordered).scatter_(0, order[1:], gaps.cumsum(0))
         if isinstance(self.relation, Overlap):
-            ones, known = _cells(self._all_values())
-            return torch.stack([_words(ones), _words(known)]).permute(2, 0, 1).contiguous()
+            cells = _cells(self._all_values())
+            return torch.stack([_words(one) for one in cells]).permute(2, 0, 1).contiguous()
         return torch.empty(0, device=self.values.device)
 
     def _all_values(self) -> Tensor:
@@ -253,7 +253,8 @@ def _keys(values: Tensor, relation: Relation) -> Tensor:
     return numbers.masked_fill(numbers == -1, torch.nan)
 
 
-def _known(keys: Tensor) -> Tensor:
+def known(keys: Tensor) -> Tensor:
+    """Return which of the keys, see :meth:`LabelSet.keys`, are not missing."""
     return keys.isfinite() if keys.is_floating_point() else keys != -1
 
 

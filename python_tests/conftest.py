@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmcuda import _extension
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("default")
 
@@ -14,6 +16,15 @@ hypothesis.settings.load_profile("default")
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=_extension.native.build_info()["cpu"] if _extension.native else [])
+def implementation(request):
+    """Each instruction set of the kernels that this processor runs, in use."""
+    before = _extension.native.instruction_set()
+    _extension.native.set_instruction_set(request.param)
+    yield request.param
+    _extension.native.set_instruction_set(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from cases import VARIANTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -34,22 +35,6 @@ TOLERANCES = {
     torch.float16: Tolerance(1e-5, 1e-3),
 }
 DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in TOLERANCES]
-VARIANTS = [
-    ("outside", "all"),
-    ("inside", "all"),
-    ("outside", "negatives"),
-    ("inside", "negatives"),
-    ("outside", "one_positive"),
-]
-IMPLEMENTATIONS = _extension.native.build_info()["cpu"] if _extension.native else []
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def implementation(request):
-    before = _extension.native.instruction_set()
-    _extension.native.set_instruction_set(request.param)
-    yield request.param
-    _extension.native.set_instruction_set(before)
 
 
 # ---- comparing -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from cases import VARIANTS
 from torch.library import opcheck
 from torch.nn.functional import normalize
 
@@ -15,13 +16,6 @@ from mmcuda.pairs import Pairs, dense_relations, encoded_relations
 pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
 
 OPERATORS = torch.ops.mmcuda
-VARIANTS = [
-    ("outside", "all"),
-    ("inside", "all"),
-    ("outside", "negatives"),
-    ("inside", "negatives"),
-    ("outside", "one_positive"),
-]
 # rows, columns, self_offset, both_ways; of samples with 2 views where the rows are columns
 LAYOUTS = {
     "self": ((9, 2), None, 0, False),

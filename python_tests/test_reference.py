@@ -5,19 +5,13 @@ import math
 
 import pytest
 import torch
+from cases import VARIANTS
 from torch.nn.functional import normalize
 
 from mmcuda import _extension, reference
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
 from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
 
-VARIANTS = [
-    ("outside", "all"),
-    ("inside", "all"),
-    ("outside", "negatives"),
-    ("inside", "negatives"),
-    ("outside", "one_positive"),
-]
 KINDS = ["equal", "within", "rbf", "overlap", "several", "mask", "none"]
 # columns against rows: name, views, self_offset in samples (None: other samples), both ways
 LAYOUTS = {

@@ -4,29 +4,17 @@ import math
 
 import pytest
 import torch
+from cases import VARIANTS
 from torch.nn.functional import normalize
 
 from mmcuda import _extension
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
 from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
 
-pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
-INSTRUCTION_SETS = _extension.native.build_info()["cpu"] if _extension.native else []
-VARIANTS = [
-    ("outside", "all"),
-    ("inside", "all"),
-    ("outside", "negatives"),
-    ("inside", "negatives"),
-    ("outside", "one_positive"),
+pytestmark = [
+    pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or ""),
+    pytest.mark.usefixtures("implementation"),
 ]
-
-
-@pytest.fixture(params=INSTRUCTION_SETS, autouse=True)
-def instruction_set(request):
-    before = _extension.native.instruction_set()
-    _extension.native.set_instruction_set(request.param)
-    yield
-    _extension.native.set_instruction_set(before)
 
 
 def label_sets(rows, columns=None):

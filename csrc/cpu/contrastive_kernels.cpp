@@ -7,41 +7,8 @@
 namespace mmcuda {
 namespace {
 
-// ---- the pairs of a block pair -------------------------------------------------------------------------------------
-
-template <class T>
-struct Pairs {
-  int64_t begin_i, rows, begin_j, columns;  // real items
-  int64_t diagonal;                         // c - r of the pairs of an item with itself; kBlock: there are none
-
-  Pairs(const Batch<T>& batch, int64_t block_i, int64_t block_j)
-      : begin_i(block_i * kBlock), begin_j(block_j * kBlock), diagonal(kBlock) {
-    const int64_t left_i = batch.rows - begin_i, left_j = batch.column_begin + batch.columns - begin_j;
-    rows = left_i < kBlock ? left_i : kBlock;
-    columns = left_j < kBlock ? left_j : kBlock;
-    const int64_t offset = begin_i + batch.self_offset - (begin_j - batch.column_begin);
-    if (batch.self_offset >= 0 && -kBlock < offset && offset < kBlock) diagonal = offset;
-  }
-
-  // Sets the pairs that do not exist.
-  void exclude(Block<T>& block, T value) const {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = columns; c < kBlock; ++c) block[r][c] = value;
-      if (0 <= r + diagonal && r + diagonal < kBlock) block[r][r + diagonal] = value;
-    }
-  }
-
-  // visit(r, c) for every vector of columns c, c + 1, ... of every row r
-  template <class Visit>
-  void for_each(const Visit& visit) const {
-    for (int64_t c = 0; c < columns; c += kCols<T>) {
-      for (int64_t r = 0; r < rows; ++r) {
-#pragma GCC unroll 3
-        for (int64_t v = 0; v < kVecs; ++v) visit(r, c + v * kLanes<T>);
-      }
-    }
-  }
-};
+// ---- sums over the pairs of a block pair
+// -----------------------------------------------------------------------------
 
 // A quantity of the pairs (r, c), (r, c + 1), ... as row r sees it and as the columns do.
 template <class T>
@@ -225,10 +192,14 @@ inline void with_exponentials(const Batch<T>& batch, const ExponentialSum<T>& su
   });
 }
 
-// z = log E - s in units of log2, of pairs with log2 E = log_sum and the dot products `dot`
+// z = log E - s in units of log2, of the pairs (r, c), ... under a label set with these log2 E and shifts, [items]
 template <class T>
-Vec<T> softplus_argument(const Batch<T>& batch, Vec<T> log_sum, Vec<T> max, Vec<T> dot) {
-  return log_sum - (dot - max) * batch.scale;
+Both<T> softplus_arguments(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& s, const T* log_sum,
+                           const T* max, int64_t r, int64_t c) {
+  const int64_t i = pairs.begin_i + r, j = pairs.begin_j + c;
+  const Vec<T> dot = load<Vec<T>>(&s[r][c]);
+  return {log_sum[i] - (dot - max[i]) * batch.scale,
+          load<Vec<T>>(log_sum + j) - (dot - load<Vec<T>>(max + j)) * batch.scale};
 }
 
 // ---- forward -------------------------------------------------------------------------------------------------------
@@ -256,7 +227,7 @@ template <class T, class E>
 void maximum(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, int64_t block_i, int64_t block_j) {
   const Pairs<T> pairs(batch, block_i, block_j);
   alignas(64) Block<T> s;
-  dot_products<E>(batch, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, s);
+  dot_products<E>(batch, pairs, s);
   const Vec<T> lowest = Vec<T>{} - Simd<T>::kLargest, one = Vec<T>{} + 1;
   pairs.exclude(s, lowest[0]);
   for (int64_t n = 0; n < sums; ++n) {
@@ -278,7 +249,7 @@ void forward(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_
   const Pairs<T> pairs(batch, block_i, block_j);
   const bool columns = batch.serves_columns(block_i, block_j);
   alignas(64) Block<T> s;
-  dot_products<E>(batch, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, s);
+  dot_products<E>(batch, pairs, s);
 
   pairs.exclude(s, -Simd<T>::kLargest);  // exp is 0 there
   for (int64_t n = 0; n < terms.sums; ++n) {
@@ -309,18 +280,14 @@ void softplus(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t bloc
   const Pairs<T> pairs(batch, block_i, block_j);
   const bool columns = batch.serves_columns(block_i, block_j);
   alignas(64) Block<T> s;
-  dot_products<E>(batch, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, s);
+  dot_products<E>(batch, pairs, s);
   pairs.exclude(s, Simd<T>::kLargest);  // softplus and sigmoid of minus infinity are 0
-  const Vec<T> zero = {};
 
   for (int64_t k = 0; k < batch.sets; ++k) {
     const T* const log_sum = terms.log_sum + k * batch.items;
     const T* const max = terms.negatives[k].max;
-    const auto arguments = [&](int64_t r, int64_t c) -> Both<T> {
-      const Vec<T> dot = load<Vec<T>>(&s[r][c]);
-      const int64_t i = pairs.begin_i + r, j = pairs.begin_j + c;
-      return {softplus_argument(batch, zero + log_sum[i], zero + max[i], dot),
-              softplus_argument(batch, load<Vec<T>>(log_sum + j), load<Vec<T>>(max + j), dot)};
+    const auto arguments = [&](int64_t r, int64_t c) {
+      return softplus_arguments(batch, pairs, s, log_sum, max, r, c);
     };
     with_relation(batch, k, pairs, [&](const auto& relation) {
       const Reduced<T, Sum<T>> value(pairs, [&](int64_t r, int64_t c) -> Both<T> {
@@ -347,10 +314,10 @@ template <class T, class E>
 void add_products(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& h, bool rows, bool columns,
                   T* const* gradient) {
   if (rows) {
-    add_product<E>(batch, h, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, gradient);
+    add_product<E>(batch, pairs, h, gradient);
   }
   if (columns) {
-    add_transposed_product<E>(batch, h, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, gradient);
+    add_transposed_product<E>(batch, pairs, h, gradient);
   }
 }
 
@@ -359,7 +326,7 @@ void backward(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t bloc
   const Pairs<T> pairs(batch, block_i, block_j);
   alignas(64) Block<T> s;
   alignas(64) Block<T> h;
-  dot_products<E>(batch, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, s);
+  dot_products<E>(batch, pairs, s);
 
   for (int64_t n = 0; n < terms.sums; ++n) {
     const T* const of_i = terms.sum[n].coefficient + pairs.begin_i;
@@ -391,13 +358,9 @@ void backward(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t bloc
       const T* const log_sum = terms.log_sum + k * batch.items;
       const T* const max = terms.sum[k].max;
       pairs.for_each([&](int64_t r, int64_t c) {
-        const int64_t i = pairs.begin_i + r, j = pairs.begin_j + c;
-        const Vec<T> zero = {}, dot = load<Vec<T>>(&s[r][c]);
-        const Both<T> weight = relation(r, c);
-        const Vec<T> z_i = softplus_argument(batch, zero + log_sum[i], zero + max[i], dot);
-        const Vec<T> z_j = softplus_argument(batch, load<Vec<T>>(log_sum + j), load<Vec<T>>(max + j), dot);
-        const Vec<T> value = load<Vec<T>>(&h[r][c]) - weight.row * of_i[r] * sigmoid2<T>(z_i);
-        store(&h[r][c], value - weight.column * load<Vec<T>>(of_j + c) * sigmoid2<T>(z_j));
+        const Both<T> weight = relation(r, c), z = softplus_arguments(batch, pairs, s, log_sum, max, r, c);
+        const Vec<T> value = load<Vec<T>>(&h[r][c]) - weight.row * of_i[r] * sigmoid2<T>(z.row);
+        store(&h[r][c], value - weight.column * load<Vec<T>>(of_j + c) * sigmoid2<T>(z.column));
       });
     });
   }
@@ -437,7 +400,7 @@ void for_near_pairs(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>
 
 template <class T, class E>
 void squared_distances(const Batch<T>& batch, const Pairs<T>& pairs, Block<T>& squares) {
-  dot_products<E>(batch, pairs.begin_i, pairs.rows, pairs.begin_j, pairs.columns, squares);
+  dot_products<E>(batch, pairs, squares);
   pairs.for_each([&](int64_t r, int64_t c) {
     const Vec<T> norms = batch.squares[pairs.begin_i + r] + load<Vec<T>>(batch.squares + pairs.begin_j + c);
     store(&squares[r][c], maximum<T>(norms - 2 * load<Vec<T>>(&squares[r][c]), Vec<T>{}));

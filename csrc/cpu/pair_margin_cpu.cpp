@@ -38,18 +38,16 @@ struct Pass : Workspace<T> {
     terms.margin = static_cast<T>(args.margin);
     terms.weights = weights.data();
   }
-
-  // Row i of features [.., D] in the dtype of the computation.
-  void read_row(const Tensor& features, int64_t i, T* row) const {
-    const int64_t d = this->batch.d;
-    if (features.scalar_type() == ScalarType::BFloat16) {
-      const auto* from = static_cast<const uint16_t*>(features.const_data_ptr()) + i * d;
-      for (int64_t k = 0; k < d; ++k) row[k] = __builtin_bit_cast(float, uint32_t{from[k]} << 16);
-    } else {
-      std::copy_n(features.const_data_ptr<T>() + i * d, d, row);
-    }
-  }
 };
+
+// Element e of a tensor of features in the dtype of the computation.
+template <class T>
+auto reader(const Tensor& features) {
+  return [data = features.const_data_ptr(), half = features.scalar_type() == ScalarType::BFloat16](int64_t e) -> T {
+    if (half) return __builtin_bit_cast(float, uint32_t{static_cast<const uint16_t*>(data)[e]} << 16);
+    return static_cast<const T*>(data)[e];
+  };
+}
 
 std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
                                                const Tensor& ranks, const std::vector<Tensor>& codes,
@@ -100,11 +98,9 @@ std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const 
     pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.margin_backward(batch, pass.terms, i, j); });
     const T scale = static_cast<T>(2 / std::max(features.row_pairs(), 1.));
     const auto finish = [&](Tensor& gradient, const Tensor& like, int64_t first_block) {
-      pass.finish_gradient(gradient, first_block, [&](int64_t i, T* row) {
-        std::vector<T> x(batch.d);
-        pass.read_row(like, i, x.data());
+      pass.finish_gradient(gradient, first_block, [&, x = reader<T>(like)](int64_t i, T* row) {
         const T b = static_cast<T>(sum[first_block * kBlock + i]);
-        for (int64_t k = 0; k < batch.d; ++k) row[k] = scale * (b * x[k] + row[k]);
+        for (int64_t k = 0; k < batch.d; ++k) row[k] = scale * (b * x(i * batch.d + k) + row[k]);
       });
     };
     finish(grad_rows, features.rows, 0);

@@ -46,6 +46,42 @@ inline float widen(bfloat16 value) { return __builtin_bit_cast(float, uint32_t{v
 inline float widen(float value) { return value; }
 inline double widen(double value) { return value; }
 
+// ---- the pairs of a block pair -------------------------------------------------------------------------------------
+
+template <class T>
+struct Pairs {
+  int64_t begin_i, rows, begin_j, columns;  // real items
+  int64_t diagonal;                         // c - r of the pairs of an item with itself; kBlock: there are none
+
+  Pairs(const Batch<T>& batch, int64_t block_i, int64_t block_j)
+      : begin_i(block_i * kBlock), begin_j(block_j * kBlock), diagonal(kBlock) {
+    const int64_t left_i = batch.rows - begin_i, left_j = batch.column_begin + batch.columns - begin_j;
+    rows = left_i < kBlock ? left_i : kBlock;
+    columns = left_j < kBlock ? left_j : kBlock;
+    const int64_t offset = begin_i + batch.self_offset - (begin_j - batch.column_begin);
+    if (batch.self_offset >= 0 && -kBlock < offset && offset < kBlock) diagonal = offset;
+  }
+
+  // Sets the pairs that do not exist.
+  void exclude(Block<T>& block, T value) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = columns; c < kBlock; ++c) block[r][c] = value;
+      if (0 <= r + diagonal && r + diagonal < kBlock) block[r][r + diagonal] = value;
+    }
+  }
+
+  // visit(r, c) for every vector of columns c, c + 1, ... of every row r
+  template <class Visit>
+  void for_each(const Visit& visit) const {
+    for (int64_t c = 0; c < columns; c += kCols<T>) {
+      for (int64_t r = 0; r < rows; ++r) {
+#pragma GCC unroll 3
+        for (int64_t v = 0; v < kVecs; ++v) visit(r, c + v * kLanes<T>);
+      }
+    }
+  }
+};
+
 // ---- packing -------------------------------------------------------------------------------------------------------
 
 // Transposes rows [kCols, dp] into panel [depth, kCols].
@@ -72,14 +108,15 @@ void pack(const Batch<typename Accumulate<E>::type>& batch, const void* source, 
     E* const row = static_cast<E*>(const_cast<void*>(batch.blocks[i / kBlock])) + i % kBlock * batch.dp;
     const int64_t index = i - first_block * kBlock;
     const Source* const from = static_cast<const Source*>(source) + index * batch.d;
-    if (index >= count) {
+    const bool exists = index < count;
+    if (!exists || static_cast<const void*>(row) != from) {  // padding, or a copy
       __builtin_memset(row, 0, batch.dp * sizeof(E));
-    } else if (static_cast<const void*>(row) != from) {
-      __builtin_memset(row, 0, batch.dp * sizeof(E));
-      if constexpr (sizeof(E) == sizeof(Source)) {
-        __builtin_memcpy(row, from, batch.d * sizeof(E));
-      } else {
-        for (int64_t k = 0; k < batch.d; ++k) row[k] = widen(from[k]);
+      for (int64_t k = 0; exists && k < batch.d; ++k) {
+        if constexpr (sizeof(E) == sizeof(Source)) {
+          row[k] = from[k];
+        } else {
+          row[k] = widen(from[k]);
+        }
       }
     }
     Vec<T> sum = {};
@@ -158,18 +195,17 @@ inline void multiply(const Step* rows, int64_t stride, const T* panel, int64_t d
     for (int v = 0; v < kVecs; ++v) store(s + r * kBlock + v * kLanes<T>, sum[r][v]);
 }
 
-// Dot products of the items begin_i + r, r < rows, with begin_j + c, c < columns; both rounded up to micro-tiles.
+// Dot products of all pairs; rows and columns are rounded up to micro-tiles.
 template <class E, class T>
-inline void dot_products(const Batch<T>& batch, int64_t begin_i, int64_t rows, int64_t begin_j, int64_t columns,
-                         Block<T>& s) {
+inline void dot_products(const Batch<T>& batch, const Pairs<T>& pairs, Block<T>& s) {
   using Step = typename StepOf<E>::type;
   constexpr int64_t kPerStep = sizeof(Step) / sizeof(E);
   const int64_t stride = batch.dp / kPerStep, depth = (batch.d + kPerStep - 1) / kPerStep;
-  const auto* const features = static_cast<const Step*>(batch.blocks[begin_i / kBlock]);
+  const auto* const features = static_cast<const Step*>(batch.blocks[pairs.begin_i / kBlock]);
   const auto* const panels = static_cast<const T*>(batch.panels);
-  for (int64_t c = 0; c < columns; c += kCols<T>) {
-    for (int64_t r = 0; r < rows; r += kRows) {
-      multiply(features + r * stride, stride, panels + (begin_j + c) * depth, depth, &s[r][c]);
+  for (int64_t c = 0; c < pairs.columns; c += kCols<T>) {
+    for (int64_t r = 0; r < pairs.rows; r += kRows) {
+      multiply(features + r * stride, stride, panels + (pairs.begin_j + c) * depth, depth, &s[r][c]);
     }
   }
 }
@@ -207,52 +243,51 @@ inline void multiply_rows(const Step* h, int64_t row_stride, int64_t stride, int
   }
 }
 
-// gradient of the items begin_i + r += h x of the items begin_j + c
+// gradient of the rows += h x of the columns
 template <class E, class T>
-inline void add_product(const Batch<T>& batch, const Block<T>& h, int64_t begin_i, int64_t rows, int64_t begin_j,
-                        int64_t columns, T* const* gradient) {
-  T* const c = gradient[begin_i / kBlock];
+inline void add_product(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& h, T* const* gradient) {
+  T* const c = gradient[pairs.begin_i / kBlock];
   if constexpr (sizeof(E) == sizeof(T)) {
-    const auto* const x = static_cast<const T*>(batch.blocks[begin_j / kBlock]);
-    multiply_rows<T, T>(&h[0][0], kBlock, 1, rows, columns, x, batch.dp, c);
+    const auto* const x = static_cast<const T*>(batch.blocks[pairs.begin_j / kBlock]);
+    multiply_rows<T, T>(&h[0][0], kBlock, 1, pairs.rows, pairs.columns, x, batch.dp, c);
   } else {
 #ifdef __AVX512BF16__
     // Neighbours in a row become one step.
     bfloat16_pair steps[kBlock][kBlock / 2];
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; r < pairs.rows; ++r) {
       for (int64_t column = 0; column < kBlock; column += 32) {
         const __m512 low = _mm512_loadu_ps(&h[r][column]), high = _mm512_loadu_ps(&h[r][column + 16]);
         store(&steps[r][column / 2], _mm512_cvtne2ps_pbh(high, low));
       }
     }
-    const auto* const x = static_cast<const T*>(batch.pairs) + begin_j / 2 * batch.dp;
-    multiply_rows<T>(&steps[0][0], kBlock / 2, 1, rows, (columns + 1) / 2, x, batch.dp, c);
+    const auto* const x = static_cast<const T*>(batch.pairs) + pairs.begin_j / 2 * batch.dp;
+    multiply_rows<T>(&steps[0][0], kBlock / 2, 1, pairs.rows, (pairs.columns + 1) / 2, x, batch.dp, c);
 #endif
   }
 }
 
-// gradient of the items begin_j + c += h^T x of the items begin_i + r
+// gradient of the columns += h^T x of the rows
 template <class E, class T>
-inline void add_transposed_product(const Batch<T>& batch, const Block<T>& h, int64_t begin_i, int64_t rows,
-                                   int64_t begin_j, int64_t columns, T* const* gradient) {
-  T* const c = gradient[begin_j / kBlock];
+inline void add_transposed_product(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& h,
+                                   T* const* gradient) {
+  T* const c = gradient[pairs.begin_j / kBlock];
   if constexpr (sizeof(E) == sizeof(T)) {
-    const auto* const x = static_cast<const T*>(batch.blocks[begin_i / kBlock]);
-    multiply_rows<T, T>(&h[0][0], 1, kBlock, columns, rows, x, batch.dp, c);
+    const auto* const x = static_cast<const T*>(batch.blocks[pairs.begin_i / kBlock]);
+    multiply_rows<T, T>(&h[0][0], 1, kBlock, pairs.columns, pairs.rows, x, batch.dp, c);
   } else {
 #ifdef __AVX512BF16__
     // Neighbours in a column become one step.
     const auto half = [](__m512 v) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(v)); };
     bfloat16_pair steps[kBlock / 2][kBlock];
-    for (int64_t r = 0; r < rows; r += 2) {
+    for (int64_t r = 0; r < pairs.rows; r += 2) {
       for (int64_t column = 0; column < kBlock; column += 16) {
-        const __m512 odd = r + 1 < rows ? _mm512_loadu_ps(&h[r + 1][column]) : _mm512_setzero_ps();
+        const __m512 odd = r + 1 < pairs.rows ? _mm512_loadu_ps(&h[r + 1][column]) : _mm512_setzero_ps();
         const __m512i low = half(_mm512_loadu_ps(&h[r][column])), high = _mm512_slli_epi32(half(odd), 16);
         store(&steps[r / 2][column], _mm512_or_si512(low, high));
       }
     }
-    const auto* const x = static_cast<const T*>(batch.pairs) + begin_i / 2 * batch.dp;
-    multiply_rows<T>(&steps[0][0], 1, kBlock, columns, (rows + 1) / 2, x, batch.dp, c);
+    const auto* const x = static_cast<const T*>(batch.pairs) + pairs.begin_i / 2 * batch.dp;
+    multiply_rows<T>(&steps[0][0], 1, kBlock, pairs.columns, (pairs.rows + 1) / 2, x, batch.dp, c);
 #endif
   }
 }

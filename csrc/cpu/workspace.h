@@ -105,7 +105,8 @@ struct Labels {
 template <class T>
 constexpr ScalarType kScalar = std::is_same_v<T, float> ? ScalarType::Float : ScalarType::Double;
 
-// The padded copy of the features and the label sets per item. T is the dtype of the computation.
+// The features, used where they lie or copied with padding, and the label sets per item. T is the dtype of the
+// computation.
 template <class T>
 class Workspace {
  public:
@@ -196,7 +197,7 @@ class Workspace {
   // gradient_blocks(): in the tensor itself where its blocks serve as they are, else beside it.
   Tensor start_gradient(const Tensor& like, int64_t first_block) {
     Tensor result = torch::stable::new_empty(like, like.sizes());
-    const int64_t count = like.numel() / batch.d, blocks = (count + kBlock - 1) / kBlock, size = kBlock * batch.dp;
+    const int64_t count = like.numel() / batch.d, blocks = blocks_of(count), size = kBlock * batch.dp;
     auto* data = static_cast<char*>(result.mutable_data_ptr());
     gradient_.resize(blocks_.size());
     for (int64_t b = 0; b < blocks; ++b) {
@@ -235,7 +236,7 @@ class Workspace {
   // Calls pair(I, J) for every block pair, in parallel.
   template <class Pair>
   void for_each_block_pair(const Pair& pair) const {
-    const int64_t rows = (features_.n + kBlock - 1) / kBlock, columns = (features_.m + kBlock - 1) / kBlock;
+    const int64_t rows = blocks_of(features_.n), columns = blocks_of(features_.m);
     if (features_.self()) {
       run_meetings(Tournament{rows}, pair);
     } else {
@@ -259,6 +260,7 @@ class Workspace {
   bool rows_finite_, columns_finite_;
 
   static int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+  static int64_t blocks_of(int64_t items) { return round_up(items, kBlock) / kBlock; }
 
   template <class V>
   V* allocate(int64_t count) {
@@ -273,11 +275,11 @@ class Workspace {
   void pack(const Tensor& source, int64_t count, int64_t first_block) {
     const auto* data = static_cast<const char*>(source.const_data_ptr());
     const int64_t bytes = kBlock * batch.dp * kernel.element_size;
-    for (int64_t b = 0; b * kBlock < count; ++b) {
+    for (int64_t b = 0; b < blocks_of(count); ++b) {
       const bool serves = in_place(source, kernel.element_size, count, b);
       blocks_[first_block + b] = serves ? data + b * bytes : allocate<char>(bytes);
     }
-    parallel_for((count + kBlock - 1) / kBlock, kGrain / (kBlock * batch.dp) + 1, [&](int64_t begin, int64_t end) {
+    parallel_for(blocks_of(count), kGrain / (kBlock * batch.dp) + 1, [&](int64_t begin, int64_t end) {
       kernel.pack(batch, data, count, first_block, first_block + begin, first_block + end);
     });
   }
@@ -285,7 +287,10 @@ class Workspace {
   bool finite(int64_t item) const { return batch.squares[item] <= kMost; }  // false for NaN, too
 
   bool all_finite(int64_t begin, int64_t count) const {
-    return std::all_of(batch.squares + begin, batch.squares + begin + count, [](T s) { return s <= kMost; });
+    for (int64_t i = begin; i < begin + count; ++i) {
+      if (!finite(i)) return false;
+    }
+    return true;
   }
 
   double largest_square(int64_t begin, int64_t count) const {
@@ -326,8 +331,7 @@ class Workspace {
 
   template <class V, class Source>
   V* spread(const Source* source, V fill) {
-    V* data = allocate<V>(batch.items);
-    std::fill(data, data + batch.items, fill);
+    V* data = per_item<V>(1, fill);
     for (int64_t i = 0; i < features_.items(); ++i) data[padded(i)] = static_cast<V>(source[i]);
     return data;
   }
@@ -352,8 +356,7 @@ class Workspace {
     } else {
       set.relation = Relation::kOverlap;
       set.words = code.size(0);
-      auto* bits = allocate<Index>(2 * set.words * batch.items);
-      std::fill(bits, bits + 2 * set.words * batch.items, 0);
+      auto* bits = per_item<Index>(2 * set.words);
       const auto* words = code.const_data_ptr<int32_t>();
       for (int64_t w = 0; w < 2 * set.words; ++w) {
         for (int64_t i = 0; i < items; ++i) {
@@ -370,8 +373,7 @@ class Workspace {
     set.relation = Relation::kMask;
     set.mask = mask.const_data_ptr<T>();
     set.mask_columns = mask.size(1);
-    auto* index = allocate<Index>(batch.items);
-    std::fill(index, index + batch.items, 0);
+    auto* index = per_item<Index>(1);
     const int64_t column_views = features_.m / mask.size(1);
     // Rows that are columns read the mask as these.
     const int64_t row_views = features_.self_offset ? column_views : features_.n / mask.size(0);

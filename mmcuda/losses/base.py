@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcuda.checks import check_features
 from mmcuda.functional import Implementation, Reduction, supcon_loss
-from mmcuda.labels import LabelSet, check_tensor
+from mmcuda.labels import Equal, LabelSet, check_tensor, known
 
 
 class Loss(nn.Module):
@@ -88,8 +88,6 @@ def classes_of_pairs(labels: Tensor) -> Tensor:
 
     So the two members of a pair stay positives of each other when their label is missing.
     """
-    labels = labels.double() if labels.is_floating_point() else labels.long()
-    ordered, order = labels.sort()
-    missing = ~ordered.isfinite() if ordered.is_floating_point() else ordered == -1
-    starts = missing | (ordered != ordered.roll(1))  # of a class, in sorted order
+    ordered, order = LabelSet(labels, Equal()).keys().sort()
+    starts = ~known(ordered) | (ordered != ordered.roll(1))  # of a class, in sorted order
     return torch.empty_like(order).scatter_(0, order, starts.cumsum(0))
