@@ -31,7 +31,9 @@
 //
 // In self-contrast S is symmetric, and so is H = G + G^T. Rows are cut into blocks of kBlock; only block pairs with
 // J >= I are visited and each serves its rows and its columns: N^2 D flops forward, 3 N^2 D backward, one exp a pair in
-// each. A block of logits or of H exists one at a time; nothing of size N x M is ever stored.
+// each. A block of logits or of H exists one at a time; nothing of size N x M is ever stored. What the forward does
+// keep for the backward are the dot products of the first block pairs, up to a fixed number of bytes: it saves up to
+// N^2 D.
 //
 // Relations. Sort the known values of a label set: the positives of a sample, equal or within a tolerance, are
 // neighbours there. An item has a rank, and j is positive to i where first_i <= rank_j <= last_i. A sample without a
@@ -46,6 +48,8 @@
 namespace mmcuda {
 
 inline constexpr int64_t kBlock = 96;  // rows of a block; a multiple of every micro-tile side
+inline constexpr int64_t kBlockPairs = kBlock * kBlock;
+inline constexpr int64_t kMostKept = 30'000'000;  // bytes of dot products kept between forward and backward
 
 // Exponents are taken as 2^((x_i.y_j - shift) scale), the difference first: that rounds the same in forward and
 // backward however large the logits are. One constant shift serves row and column alike as long as every pair's
@@ -108,7 +112,7 @@ struct Batch {
   int64_t d, dp;          // D, Dp
 
   const void* const* blocks;  // [items / kBlock] features of each block, [kBlock, Dp]
-  const void* panels;         // [items / kCols, D, kCols] features, transposed panel by panel
+  const void* panels;         // [items / kCols, D, kCols] features, transposed panel by panel; null: without products
   const void* pairs;          // bfloat16 only: [items / 2, Dp, 2] features, two items interleaved
   const T* squares;           // [items] squared norms
 
@@ -175,9 +179,11 @@ struct Kernels {
                int64_t end);
   void (*count)(const Batch<T>& batch, int64_t set, int64_t block_i, int64_t block_j, double* totals);
   void (*maximum)(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, int64_t block_i, int64_t block_j);
-  void (*forward)(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_i, int64_t block_j);
+  // The forward writes the dot products to dots [kBlock, kBlock], the backward reads them there, but for null.
+  void (*forward)(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_i, int64_t block_j, T* dots);
   void (*softplus)(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t block_i, int64_t block_j);
-  void (*backward)(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t block_i, int64_t block_j);
+  void (*backward)(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t block_i, int64_t block_j,
+                   const T* dots);
   void (*margin)(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i, int64_t block_j);
   void (*margin_backward)(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i, int64_t block_j);
 };

@@ -10,17 +10,20 @@ STABLE_TORCH_LIBRARY(mmcuda, m) {
   // labels: K tensors [B], int64 (-1 = missing) or float64 (NaN = missing) -> [K, 3, B views] int32: rank, first, last
   m.def("label_ranks(Tensor[] labels, float[] tolerances, SymInt views) -> Tensor");
   // temperature [], ranks [K, 3, L], mask [B, B'], codes, one per label set: empty (an interval of ranks), float64 [L]
-  // (Gaussian) or int32 [W, 2, L] (overlap) -> losses [A], statistics [S, A]: shift and sum of each exponential sum and
-  // for "one_positive" the mean sigmoid of each label set, totals [K, A] float64: how many positives an anchor has
+  // (Gaussian) or int32 [W, 2, L] (overlap) -> loss [A] or, reduced, []; statistics [S, A]: shift and sum of each
+  // exponential sum and for "one_positive" the mean sigmoid of each label set; totals [K, A] float64: how many
+  // positives an anchor has; dots [.., kBlockPairs]: to keep, the dot products of as many block pairs as kMostKept
+  // allows
   m.def(
       "contrastive_fwd(Tensor rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, "
-      "float[] weights, SymInt? self_offset, str positives, str denominator, bool both_ways) -> (Tensor, Tensor, "
-      "Tensor)");
-  // grad_losses [A] -> grad_rows [.., D], grad_columns [.., D], empty where not needed
+      "float[] weights, SymInt? self_offset, str positives, str denominator, bool both_ways, str reduction, bool keep) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  // grad_loss as the loss -> grad_rows [.., D], grad_columns [.., D], empty where not needed
   m.def(
-      "contrastive_bwd(Tensor grad_losses, Tensor statistics, Tensor totals, bool need_rows, bool need_columns, Tensor "
-      "rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, float[] weights, SymInt? "
-      "self_offset, str positives, str denominator, bool both_ways) -> (Tensor, Tensor)");
+      "contrastive_bwd(Tensor grad_loss, Tensor statistics, Tensor totals, Tensor dots, bool need_rows, bool "
+      "need_columns, Tensor rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, "
+      "float[] weights, SymInt? self_offset, str positives, str denominator, bool both_ways, str reduction) "
+      "-> (Tensor, Tensor)");
   // -> losses [N], means over the columns, totals [K, N]
   m.def(
       "pair_margin_fwd(Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, "

@@ -89,10 +89,13 @@ def supcon_loss(
     if mask is None and not label_sets:
         label_sets = [own_views(samples, False, features.device)]
     pairs = Pairs(features, None, label_sets, mask, views, 0)
-    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, False, reduction, impl)
+    every = anchor_weights is None and contrast_mode == "all"
+    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, False, every, reduction, impl)
     scale = 1.0 if base_temperature is None else temperature / base_temperature
     if isinstance(scale, Tensor) or scale != 1:
         losses = losses * scale
+    if losses.ndim == 0:
+        return losses
     weights = None if anchor_weights is None else anchor_weights.repeat_interleave(views)
     weights = _counting(weights, totals, pairs.weights, reduction)
     if contrast_mode == "one":
@@ -178,7 +181,10 @@ def cross_contrast_loss(
     if mask is None and not label_sets:
         label_sets = [own_views(m // views, self_offset is None, rows.device)]
     pairs = Pairs(rows, columns, label_sets, mask, views, self_offset)
-    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, both_ways, reduction, impl)
+    every = anchor_weights is None
+    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, both_ways, every, reduction, impl)
+    if losses.ndim == 0:
+        return losses
     return _reduced(losses, _counting(anchor_weights, totals, pairs.weights, reduction), reduction)
 
 
@@ -251,18 +257,23 @@ def _contrastive_losses(
     positives: Positives,
     denominator: Denominator,
     both_ways: bool,
+    every: bool,
     reduction: Reduction,
     impl: Implementation,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss of every anchor and, where the reduction needs them, its relations' totals [K, anchors]."""
+    """Return the loss of every anchor and, where the reduction needs them, its relations' totals [K, anchors].
+
+    Where ``every`` anchor counts alike, the kernels take the mean or the sum: the loss is then [].
+    """
     if _use_fused(impl, pairs.rows.device.type):
         relations = encoded_relations(pairs)
         if not isinstance(temperature, Tensor):
             temperature = torch.scalar_tensor(temperature, dtype=torch.float64, device=pairs.rows.device)
         elif temperature.dtype in (torch.float16, torch.bfloat16):
             temperature = temperature.float()
+        early = reduction if every and reduction in ("mean", "sum") else "none"
         return ops.contrastive_losses(
-            *for_kernels(pairs), temperature, relations, pairs.self_offset, positives, denominator, both_ways
+            *for_kernels(pairs), temperature, relations, pairs.self_offset, positives, denominator, both_ways, early
         )
     with _without_autocast(pairs.rows.device.type):
         dense = dense_relations(pairs)

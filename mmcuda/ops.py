@@ -15,6 +15,8 @@ from torch import Tensor
 
 from mmcuda import _extension
 
+BLOCK, MOST_KEPT = 96, 30_000_000  # kBlock and kMostKept of csrc/contrastive.h
+
 
 class Relations(NamedTuple):
     """K label sets as the kernels read them; a mask is one more, the last."""
@@ -49,8 +51,11 @@ def contrastive_losses(
     positives: str,
     denominator: str,
     both_ways: bool,
+    reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of every anchor, [A], differentiable once in the features and the temperature, and its totals.
+    """Return the loss of every anchor, differentiable once in the features and the temperature, and its totals.
+
+    The loss is [A] or, reduced, [].
 
     The totals, [K, A] float64, say how many positives an anchor has under each label set; soft ones count in part.
 
@@ -63,9 +68,10 @@ def contrastive_losses(
         positives: "outside" or "inside" the logarithm.
         denominator: "all", "negatives" or "one_positive".
         both_ways: columns are anchors, too.
+        reduction: "none", "mean" or "sum".
     """
     result: tuple[Tensor, Tensor] = _Contrastive.apply(
-        rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways
+        rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways, reduction
     )
     return result
 
@@ -105,16 +111,19 @@ def _contrastive_fwd_fake(
     positives: str,
     denominator: str,
     both_ways: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    reduction: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     anchors = math.prod(rows.shape[:-1]) + (math.prod(columns.shape[:-1]) if both_ways and columns is not None else 0)
     sets = len(weights)
     sums = (1 if denominator == "all" else sets) + (sets if positives == "inside" else 0)
     slots = 2 * sums + (sets if denominator == "one_positive" else 0)
     dtype = _compute_dtype(rows)
     return (
-        rows.new_empty(anchors, dtype=dtype),
+        rows.new_empty(anchors if reduction == "none" else (), dtype=dtype),
         rows.new_empty((slots, anchors), dtype=dtype),
         rows.new_empty((sets, anchors), dtype=torch.float64),
+        rows.new_empty((_kept(rows, columns) if keep else 0, BLOCK * BLOCK), dtype=dtype),
     )
 
 
@@ -126,9 +135,10 @@ def _gradients_fake(rows: Tensor, columns: Tensor | None, need_rows: bool, need_
 
 
 def _contrastive_bwd_fake(
-    grad_losses: Tensor,
+    grad_loss: Tensor,
     statistics: Tensor,
     totals: Tensor,
+    dots: Tensor,
     need_rows: bool,
     need_columns: bool,
     rows: Tensor,
@@ -149,6 +159,13 @@ def _pair_margin_bwd_fake(
     grad_losses: Tensor, rows: Tensor, columns: Tensor | None, *args: Any
 ) -> tuple[Tensor, Tensor]:
     return _gradients_fake(rows, columns, True, True)
+
+
+def _kept(rows: Tensor, columns: Tensor | None) -> int | torch.SymInt:
+    """Return of how many block pairs the forward keeps the dot products: of all, up to a fixed number of bytes."""
+    blocks = -(-math.prod(rows.shape[:-1]) // BLOCK)
+    pairs = blocks * (blocks + 1) // 2 if columns is None else blocks * -(-math.prod(columns.shape[:-1]) // BLOCK)
+    return torch.sym_min(pairs, MOST_KEPT // (BLOCK * BLOCK * _compute_dtype(rows).itemsize))
 
 
 # ---- gradients -----------------------------------------------------------------------------------------------------
@@ -175,23 +192,24 @@ def _once(grad: Tensor, wanted: bool, *sources: Tensor | None) -> Tensor | None:
 class _Contrastive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
-        losses, statistics, totals = torch.ops.mmcuda.contrastive_fwd(*inputs)
         rows, columns, temperature, ranks, codes, mask, *ctx.settings = inputs
+        loss, statistics, totals, dots = torch.ops.mmcuda.contrastive_fwd(*inputs, any(ctx.needs_input_grad))
         ctx.mark_non_differentiable(totals)
         ctx.set_materialize_grads(False)  # none of totals
-        ctx.save_for_backward(statistics, totals, rows, columns, temperature, ranks, mask, *codes)
-        return losses, totals
+        ctx.save_for_backward(statistics, totals, dots, rows, columns, temperature, ranks, mask, *codes)
+        return loss, totals
 
     @staticmethod
-    def backward(ctx: Any, grad_losses: Tensor | None, _: None) -> Any:
-        if grad_losses is None:
-            return (None,) * 11
-        statistics, totals, rows, columns, temperature, ranks, mask, *codes = ctx.saved_tensors
+    def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> Any:
+        if grad_loss is None:
+            return (None,) * 12
+        statistics, totals, dots, rows, columns, temperature, ranks, mask, *codes = ctx.saved_tensors
         need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
         grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
-            grad_losses,
+            grad_loss,
             statistics,
             totals,
+            dots,
             need_rows or need_temperature,
             need_columns,
             rows,
@@ -202,18 +220,18 @@ class _Contrastive(torch.autograd.Function):
             mask,
             *ctx.settings,
         )
-        grad_temperature = grad_losses  # not used unless needed
+        grad_temperature = grad_loss  # not used unless needed
         if need_temperature:
             # s = x.y / tau: dL/dtau = -sum G s / tau, and sum_i x_i.(dL/dx_i) is sum G s, twice that in self-contrast.
             dtype = _compute_dtype(rows)
             grad_log = (rows.to(dtype) * grad_rows.to(dtype)).sum() * (0.5 if columns is None else 1.0)
             grad_temperature = -grad_log.to(temperature.dtype) / temperature
-        sources = (grad_losses, rows, columns, temperature)
+        sources = (grad_loss, rows, columns, temperature)
         return (
             _once(grad_rows, need_rows, *sources),
             _once(grad_columns, need_columns, *sources),
             _once(grad_temperature, need_temperature, *sources),
-            *(None,) * 8,
+            *(None,) * 9,
         )
 
 

@@ -316,7 +316,7 @@ def test_other_python_threads_run_meanwhile():
     thread.start()
     try:
         begin = time.monotonic()
-        ops.contrastive_losses(rows, None, tau, relations, 0, "outside", "all", False)
+        ops.contrastive_losses(rows, None, tau, relations, 0, "outside", "all", False, "none")
         end = time.monotonic()
     finally:
         torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from cases import VARIANTS
+from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 from torch.nn.functional import normalize
 
@@ -66,9 +67,10 @@ def inputs(layout, dtype=torch.float64, with_mask=False):
 
 
 def forward_arguments(layout, variant, dtype=torch.float64, with_mask=False):
+    """Return the arguments of the forward but for keep, which are the last ones of the backward."""
     rows, columns, relations, offset = inputs(layout, dtype, with_mask)
     temperature = torch.tensor(0.2, dtype=torch.float64)
-    return [rows, columns, temperature, *relations, offset, *variant, LAYOUTS[layout][3]]
+    return [rows, columns, temperature, *relations, offset, *variant, LAYOUTS[layout][3], "none"]
 
 
 def test_label_ranks_are_intervals():
@@ -101,8 +103,9 @@ def test_opcheck_label_ranks(views):
 )
 def test_opcheck_contrastive(layout, variant, dtype, with_mask):
     arguments = forward_arguments(layout, variant, dtype, with_mask)
-    opcheck(OPERATORS.contrastive_fwd.default, arguments)
-    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    for keep in (False, True):
+        opcheck(OPERATORS.contrastive_fwd.default, (*arguments, keep))
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
     opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), *saved, True, True, *arguments))
 
 
@@ -110,7 +113,7 @@ def test_opcheck_contrastive(layout, variant, dtype, with_mask):
 @pytest.mark.parametrize("need", [(True, False), (False, True), (False, False)])
 def test_opcheck_of_some_gradients(need, layout):
     arguments = forward_arguments(layout, VARIANTS[0])
-    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
     opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), *saved, *need, *arguments))
 
 
@@ -133,7 +136,7 @@ def test_totals_are_those_of_the_reference(with_mask, layout):
     tau, relations = torch.tensor(0.2), encoded_relations(pairs)
     for variant in VARIANTS:
         _, totals = ops.contrastive_losses(
-            pairs.rows, pairs.columns, tau, relations, pairs.self_offset, *variant, both_ways
+            pairs.rows, pairs.columns, tau, relations, pairs.self_offset, *variant, both_ways, "none"
         )
         torch.testing.assert_close(totals, expected, rtol=1e-12, atol=0)
     if not with_mask:
@@ -144,18 +147,18 @@ def test_totals_are_those_of_the_reference(with_mask, layout):
 def test_leading_dimensions_are_rows():
     """[B, V, D] is what [B V, D] is; gradients have the shape of the features."""
     arguments = forward_arguments("slice", VARIANTS[0])
-    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
     gradients = OPERATORS.contrastive_bwd(losses, *saved, True, True, *arguments)
     assert [gradient.shape for gradient in gradients] == [arguments[0].shape, arguments[1].shape]
     flat = [arguments[0].flatten(0, -2), arguments[1].flatten(0, -2), *arguments[2:]]
-    assert torch.equal(OPERATORS.contrastive_fwd(*flat)[0], losses)
+    assert torch.equal(OPERATORS.contrastive_fwd(*flat, True)[0], losses)
     for gradient, other in zip(gradients, OPERATORS.contrastive_bwd(losses, *saved, True, True, *flat), strict=True):
         assert torch.equal(gradient.flatten(0, -2), other)
 
 
 def test_gradients_that_are_not_needed_are_empty():
     arguments = forward_arguments("cross", VARIANTS[0])
-    losses, *saved = OPERATORS.contrastive_fwd(*arguments)
+    losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
     rows, columns = OPERATORS.contrastive_bwd(losses, *saved, True, True, *arguments)
     only_rows, none = OPERATORS.contrastive_bwd(losses, *saved, True, False, *arguments)
     assert none.shape == (0, D)
@@ -163,6 +166,69 @@ def test_gradients_that_are_not_needed_are_empty():
     none, only_columns = OPERATORS.contrastive_bwd(losses, *saved, False, True, *arguments)
     assert none.shape == (0, D)
     assert torch.equal(only_columns, columns)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_reductions(variant, layout):
+    *others, _ = forward_arguments(layout, variant)
+
+    def run(reduction):
+        arguments = [*others, reduction]
+        loss, *saved = OPERATORS.contrastive_fwd(*arguments, True)
+        return loss, lambda grad: OPERATORS.contrastive_bwd(grad, *saved, True, True, *arguments)
+
+    losses, of_each = run("none")
+    for reduction, share in (("sum", 1.0), ("mean", 1 / len(losses))):
+        loss, of_all = run(reduction)
+        torch.testing.assert_close(loss, losses.sum() * share)
+        upstream = torch.tensor(1.5, dtype=torch.float64)
+        for gradient, expected in zip(
+            of_all(upstream), of_each(upstream * share * torch.ones_like(losses)), strict=True
+        ):
+            torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+@pytest.mark.parametrize("layout", [*LAYOUTS, "blocks", "cross_blocks"])
+def test_kept_dot_products_change_no_bit(layout, variant, dtype, implementation):
+    if "blocks" in layout:  # several, the last ones not full
+        rows = normalize(torch.randn(250, D), dim=1).to(dtype)
+        columns = None if layout == "blocks" else rows.flip(0)[:130].contiguous()
+        sets = [
+            LabelSet(torch.randint(0, 9, (250,)), Equal(), columns=torch.arange(130) if "cross" in layout else None)
+        ]
+        offset = None if "cross" in layout else 0
+        relations = encoded_relations(Pairs(rows, columns, sets, None, 1, offset))
+        temperature = torch.tensor(0.2, dtype=torch.float64)
+        arguments = [rows, columns, temperature, *relations, offset, *variant, "cross" in layout, "none"]
+    else:
+        arguments = forward_arguments(layout, variant, dtype)
+    losses, *saved, dots = OPERATORS.contrastive_fwd(*arguments, True)
+    again, *_, none = OPERATORS.contrastive_fwd(*arguments, False)
+    assert torch.equal(again, losses)
+    assert none.shape[0] == 0
+    assert dots.isfinite().all()
+    kept, some, computed = (
+        OPERATORS.contrastive_bwd(torch.ones_like(losses), *saved, some, True, True, *arguments)
+        for some in (dots, dots[:2], none)
+    )
+    for gradient, other, third in zip(kept, some, computed, strict=True):
+        assert torch.equal(gradient, third)
+        assert torch.equal(other, third)
+
+
+def test_what_is_kept_is_bounded():
+    arguments = forward_arguments("self", VARIANTS[0])
+    n = 6000
+    arguments[0] = torch.randn(n, 1)
+    arguments[3:5] = ops.label_ranks([torch.arange(n)], [0.0], 1), [torch.empty(0)]
+    arguments[6] = [1.0]
+    dots = OPERATORS.contrastive_fwd(*arguments, True)[-1]
+    assert 29e6 < dots.nbytes <= 30e6
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert OPERATORS.contrastive_fwd(*arguments, True)[-1].shape == dots.shape
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -175,7 +241,7 @@ def test_gradcheck_contrastive(temperature, variant, layout):
     tau = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
 
     def losses(tau, rows, columns=None):
-        return ops.contrastive_losses(rows, columns, tau, relations, offset, *variant, LAYOUTS[layout][3])[0]
+        return ops.contrastive_losses(rows, columns, tau, relations, offset, *variant, LAYOUTS[layout][3], "none")[0]
 
     assert torch.autograd.gradcheck(losses, (tau, *tensors), eps=1e-7, atol=2e-4, fast_mode=True)
 
@@ -195,7 +261,7 @@ def test_gradcheck_pair_margin(layout):
 
 FORWARD = [
     *("rows", "columns", "temperature", "ranks", "codes", "mask", "weights"),
-    *("self_offset", "positives", "denominator", "both_ways"),
+    *("self_offset", "positives", "denominator", "both_ways", "reduction"),
 ]
 MARGIN = ["rows", "columns", "ranks", "codes", "weights", "self_offset", "margin"]
 
@@ -237,11 +303,12 @@ def changed(names, arguments, change):
         ({"positives": "between"}, "positives must be 'outside' or 'inside', got between"),
         ({"denominator": "none"}, "denominator must be 'all', 'negatives' or 'one_positive', got none"),
         ({"positives": "inside", "denominator": "one_positive"}, "'one_positive' has its positives outside the log"),
+        ({"reduction": "median"}, "reduction must be 'none', 'mean' or 'sum', got median"),
     ],
 )
 def test_contrastive_refuses(change, message):
     with pytest.raises(RuntimeError, match=re.escape(message)):
-        OPERATORS.contrastive_fwd(*changed(FORWARD, forward_arguments("cross", VARIANTS[0]), change))
+        OPERATORS.contrastive_fwd(*changed(FORWARD, forward_arguments("cross", VARIANTS[0]), change), True)
 
 
 @pytest.mark.parametrize(
@@ -257,20 +324,22 @@ def test_contrastive_refuses(change, message):
 )
 def test_contrastive_refuses_a_mask(change, message):
     with pytest.raises(RuntimeError, match=re.escape(message)):
-        OPERATORS.contrastive_fwd(*changed(FORWARD, forward_arguments("cross", VARIANTS[0], with_mask=True), change))
+        OPERATORS.contrastive_fwd(
+            *changed(FORWARD, forward_arguments("cross", VARIANTS[0], with_mask=True), change), True
+        )
 
 
 def test_contrastive_refuses_both_ways_without_columns():
     arguments = forward_arguments("self", VARIANTS[0])
     with pytest.raises(RuntimeError, match="both_ways needs columns"):
-        OPERATORS.contrastive_fwd(*arguments[:-1], True)
+        OPERATORS.contrastive_fwd(*arguments[:-2], True, "none", True)
 
 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("grad_losses", lambda g: g[:-1], "grad_losses must be [9] in the dtype of the losses"),
-        ("grad_losses", lambda g: g.float(), "grad_losses must be [9] in the dtype of the losses"),
+        ("grad_loss", lambda g: g[:-1], "grad_loss must have 9 elements in the dtype of the loss"),
+        ("grad_loss", lambda g: g.float(), "grad_loss must have 9 elements in the dtype of the loss"),
         ("statistics", lambda s: s[:, 1:], "statistics must be those of the forward"),
         ("statistics", lambda s: s.float(), "statistics must be those of the forward"),
         ("statistics", lambda s: s[0], "statistics must be those of the forward"),
@@ -278,13 +347,16 @@ def test_contrastive_refuses_both_ways_without_columns():
         ("totals", lambda t: t[:, 1:], "totals must be [4, 9] float64"),
         ("totals", lambda t: t[:-1], "totals must be [4, 9] float64"),
         ("totals", lambda t: t.float(), "totals must be [4, 9] float64"),
+        ("dots", lambda d: d[:, 1:], "dots must be those of the forward"),
+        ("dots", lambda d: d[0], "dots must be those of the forward"),
+        ("dots", lambda d: d.float(), "dots must be those of the forward"),
     ],
 )
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_contrastive_backward_refuses(variant, name, change, message):
     arguments = forward_arguments("cross", variant)
-    names = ["grad_losses", "statistics", "totals"]
-    saved = changed(names, OPERATORS.contrastive_fwd(*arguments), {name: change})
+    names = ["grad_loss", "statistics", "totals", "dots"]
+    saved = changed(names, OPERATORS.contrastive_fwd(*arguments, True), {name: change})
     with pytest.raises(RuntimeError, match=re.escape(message)):
         OPERATORS.contrastive_bwd(*saved, True, True, *arguments)
 

@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <numeric>
 #include <string>
 #include <tuple>
 
@@ -21,24 +22,29 @@ struct Arguments {
   std::vector<double> weights;
   bool inside, one_positive, all;
   bool both_ways;
+  bool reduced, mean;
 
   Arguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature_, const Tensor& ranks,
             const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, std::vector<double> weights_,
             std::optional<int64_t> self_offset, const std::string& positives, const std::string& denominator,
-            bool both_ways_)
+            bool both_ways_, const std::string& reduction)
       : features(rows, columns, self_offset),
         labels(ranks, codes, mask, features),
         weights(std::move(weights_)),
         inside(positives == "inside"),
         one_positive(denominator == "one_positive"),
         all(denominator == "all"),
-        both_ways(both_ways_) {
+        both_ways(both_ways_),
+        reduced(reduction != "none"),
+        mean(reduction == "mean") {
     STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
     STD_TORCH_CHECK(inside || positives == "outside", "positives must be 'outside' or 'inside', got ", positives);
     STD_TORCH_CHECK(all || one_positive || denominator == "negatives",
                     "denominator must be 'all', 'negatives' or 'one_positive', got ", denominator);
     STD_TORCH_CHECK(!(inside && one_positive), "denominator 'one_positive' has its positives outside the log");
     STD_TORCH_CHECK(!(both_ways && features.self()), "both_ways needs columns");
+    STD_TORCH_CHECK(!reduced || mean || reduction == "sum", "reduction must be 'none', 'mean' or 'sum', got ",
+                    reduction);
     STD_TORCH_CHECK(temperature_.numel() == 1, "temperature must be one number");
     temperature = temperature_.scalar_type() == ScalarType::Float ? *temperature_.const_data_ptr<float>()
                                                                   : *temperature_.const_data_ptr<double>();
@@ -48,8 +54,21 @@ struct Arguments {
 
   int64_t anchors() const { return both_ways ? features.items() : features.n; }
   int64_t sets() const { return labels.sets(); }
+  // Of how many block pairs the forward keeps the dot products.
+  int64_t kept(int64_t element_size) const {
+    return std::min(features.block_pairs(), kMostKept / (kBlockPairs * element_size));
+  }
   // S: shift and sum of each exponential sum, then the mean sigmoids.
   int64_t statistics() const { return 2 * ((all ? 1 : sets()) + (inside ? sets() : 0)) + (one_positive ? sets() : 0); }
+};
+
+// The dot products of the first block pairs, kept from the forward for the backward.
+template <class T>
+struct Kept {
+  T* data;  // [pairs, kBlock, kBlock]
+  int64_t pairs;
+
+  T* of(int64_t p) const { return p < pairs ? data + p * kBlockPairs : nullptr; }
 };
 
 // What forward and backward share: the features and labels, the exponential sums, and the place of each anchor in the
@@ -61,13 +80,13 @@ struct Pass : Workspace<T> {
   std::vector<ExponentialSum<T>> sums;
   int64_t denominators;  // how many sums are denominators; one per set or one for all
 
-  Pass(const Arguments& arguments, const Kernels<T>& kernels, const double* totals_)
+  Pass(const Arguments& arguments, const Kernels<T>& kernels, const double* totals_, bool dot_products)
       : Workspace<T>(arguments.features, kernels),
         args(arguments),
         totals(totals_),
         denominators(args.all ? 1 : args.sets()) {
     this->batch.both_ways = args.both_ways;
-    this->pack_features();
+    this->pack_features(dot_products);
     this->set_temperature(args.temperature);
     this->expand_labels(args.labels);
     for (int64_t k = 0; k < denominators; ++k) add_sum(args.all ? Weight::kEvery : Weight::kUnrelated, k);
@@ -103,10 +122,13 @@ struct Pass : Workspace<T> {
     return positive;
   }
 
-  // visit(anchor, padded item)
+  // visit(anchor, padded item), in parallel
   template <class Visit>
   void for_each_anchor(const Visit& visit) const {
-    for (int64_t a = 0; a < args.anchors(); ++a) visit(a, this->padded(a));
+    constexpr int64_t kAnchors = 512;  // for which another thread pays
+    parallel_for(args.anchors(), kAnchors, [&](int64_t begin, int64_t end) {
+      for (int64_t a = begin; a < end; ++a) visit(a, this->padded(a));
+    });
   }
 
  private:
@@ -121,15 +143,15 @@ void find_shifts(Pass<T>& pass) {
   if (pass.batch.constant_shift) return;
   constexpr T kLowest = std::numeric_limits<T>::lowest();
   for (const ExponentialSum<T>& sum : pass.sums) std::fill(sum.max, sum.max + pass.batch.items, kLowest);
-  pass.for_each_block_pair([&](int64_t i, int64_t j) {
+  pass.for_each_block_pair([&](int64_t i, int64_t j, int64_t) {
     pass.kernel.maximum(pass.batch, static_cast<int64_t>(pass.sums.size()), pass.sums.data(), i, j);
   });
   for (const ExponentialSum<T>& sum : pass.sums) std::replace(sum.max, sum.max + pass.batch.items, kLowest, T(0));
 }
 
 template <class T>
-void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* statistics, double* totals) {
-  Pass<T> pass(args, kernels, totals);
+void forward(const Arguments& args, const Kernels<T>& kernels, T* loss, T* statistics, double* totals, Kept<T> dots) {
+  Pass<T> pass(args, kernels, totals, true);
   pass.count_positives(args.labels, args.anchors(), totals);
   const Batch<T>& batch = pass.batch;
   const int64_t items = batch.items, sets = args.sets(), anchors = args.anchors();
@@ -140,30 +162,32 @@ void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* sta
     find_shifts(pass);
     for (int64_t s = 0; s < count; ++s) pass.sums[s].sum = sums.data() + s * items;
     const ForwardTerms<T> terms{count, pass.sums.data(), pass.has_linear() ? positive : nullptr, linear.data()};
-    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.forward(batch, terms, i, j); });
+    pass.for_each_block_pair(
+        [&](int64_t i, int64_t j, int64_t p) { pass.kernel.forward(batch, terms, i, j, dots.of(p)); });
     if (args.one_positive) {
       T* log_sum = pass.per_item(sets);
       for (int64_t s = 0; s < sets * items; ++s) log_sum[s] = static_cast<T>(std::log2(sums[s]));
       const SoftplusTerms<T> softplus{pass.sums.data(), log_sum, positive, linear.data(), sigmoid.data()};
-      pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.softplus(batch, softplus, i, j); });
+      pass.for_each_block_pair([&](int64_t i, int64_t j, int64_t) { pass.kernel.softplus(batch, softplus, i, j); });
     }
   }
 
+  T* losses = args.reduced ? pass.per_item(1) : loss;
   pass.for_each_anchor([&](int64_t a, int64_t item) {
     const auto log_of = [&](int64_t s) {
       return pass.sums[s].max[item] / args.temperature + std::log(sums[s * items + item]);
     };
     // Sets that are not active are left out, also because their sums may be empty: log 0.
-    double loss = args.one_positive ? linear[item] * kLn2 : -linear[item] / args.temperature;
+    double value = args.one_positive ? linear[item] * kLn2 : -linear[item] / args.temperature;
     bool active = false;
     for (int64_t k = 0; k < sets; ++k) {
       const double weight = pass.active_weight(k, a);
       if (!(weight > 0)) continue;
       active = true;
-      if (!args.one_positive) loss += weight * log_of(pass.denominator(k));
-      if (args.inside) loss -= weight * (log_of(pass.numerator(k)) - std::log(pass.total(k, a)));
+      if (!args.one_positive) value += weight * log_of(pass.denominator(k));
+      if (args.inside) value -= weight * (log_of(pass.numerator(k)) - std::log(pass.total(k, a)));
     }
-    losses[a] = static_cast<T>(!active ? 0 : pass.poisoned(item) ? kNan : loss);
+    losses[a] = static_cast<T>(!active ? 0 : pass.poisoned(item) ? kNan : value);
     for (int64_t s = 0; s < count; ++s) {
       statistics[2 * s * anchors + a] = pass.sums[s].max[item];
       statistics[(2 * s + 1) * anchors + a] = static_cast<T>(sums[s * items + item]);
@@ -173,6 +197,7 @@ void forward(const Arguments& args, const Kernels<T>& kernels, T* losses, T* sta
       statistics[(2 * count + k) * anchors + a] = static_cast<T>(total > 0 ? sigmoid[k * items + item] / total : 0);
     }
   });
+  if (args.reduced) *loss = static_cast<T>(std::accumulate(losses, losses + anchors, 0.) / (args.mean ? anchors : 1));
 }
 
 // Fills the shifts and coefficients of the exponential sums from the statistics of the forward. Items that are no
@@ -203,20 +228,21 @@ void set_coefficients(Pass<T>& pass, const T* g, const T* statistics) {
 
 template <class T>
 std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& kernels, const T* g, const T* statistics,
-                                    const double* totals, bool need_rows, bool need_columns) {
-  Pass<T> pass(args, kernels, totals);
+                                    const double* totals, Kept<const T> dots, bool need_rows, bool need_columns) {
+  Pass<T> pass(args, kernels, totals, dots.pairs < args.features.block_pairs());
   const Batch<T>& batch = pass.batch;
   const int64_t column_block = batch.column_begin / kBlock;
   const auto start = [&](bool wanted, const Tensor& like, int64_t first_block) {
     return wanted ? pass.start_gradient(like, first_block)
-                  : torch::stable::new_empty(args.features.rows, {0, args.features.d});
+                  : empty_cpu({0, args.features.d}, args.features.rows.scalar_type());
   };
   need_columns &= !args.features.self();
   Tensor grad_rows = start(need_rows, args.features.rows, 0);
   Tensor grad_columns = start(need_columns, args.features.columns.value_or(args.features.rows), column_block);
   if (!pass.all_poisoned()) {
-    std::vector<T> of_logits(g, g + args.anchors());  // dL/d(x_i.y_j) = G_ij / tau
-    for (T& value : of_logits) value = static_cast<T>(value / args.temperature);
+    std::vector<T> of_logits(args.anchors());  // dL/d(x_i.y_j) = G_ij / tau
+    const double scale = 1 / args.temperature / (args.mean ? static_cast<double>(args.anchors()) : 1);
+    for (int64_t a = 0; a < args.anchors(); ++a) of_logits[a] = static_cast<T>(g[args.reduced ? 0 : a] * scale);
     g = of_logits.data();
     set_coefficients(pass, g, statistics);
     T* log_sum = args.one_positive ? pass.per_item(args.sets()) : nullptr;
@@ -234,7 +260,8 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
                                  pass.gradient_blocks(),
                                  need_rows,
                                  args.features.self() ? need_rows : need_columns};
-    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.backward(batch, terms, i, j); });
+    pass.for_each_block_pair(
+        [&](int64_t i, int64_t j, int64_t p) { pass.kernel.backward(batch, terms, i, j, dots.of(p)); });
   }
   const auto as_it_is = [](int64_t, T*) {};
   if (need_rows) pass.finish_gradient(grad_rows, 0, as_it_is);
@@ -242,48 +269,54 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
   return {grad_rows, grad_columns};
 }
 
-std::tuple<Tensor, Tensor, Tensor> contrastive_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
-                                                       const Tensor& temperature, const Tensor& ranks,
-                                                       const std::vector<Tensor>& codes,
-                                                       const std::optional<Tensor>& mask, std::vector<double> weights,
-                                                       std::optional<int64_t> self_offset, std::string positives,
-                                                       std::string denominator, bool both_ways) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> contrastive_fwd_cpu(
+    const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature, const Tensor& ranks,
+    const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, std::vector<double> weights,
+    std::optional<int64_t> self_offset, std::string positives, std::string denominator, bool both_ways,
+    std::string reduction, bool keep) {
   const Arguments args(rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
-                       denominator, both_ways);
+                       denominator, both_ways, reduction);
   const ScalarType dtype = compute_dtype(rows.scalar_type());
-  Tensor losses = torch::stable::empty({args.anchors()}, dtype);
-  Tensor statistics = torch::stable::empty({args.statistics(), args.anchors()}, dtype);
-  Tensor totals = torch::stable::empty({args.sets(), args.anchors()}, ScalarType::Double);
+  const int64_t kept = keep ? args.kept(dtype == ScalarType::Double ? sizeof(double) : sizeof(float)) : 0;
+  Tensor loss = args.reduced ? empty_cpu({}, dtype) : empty_cpu({args.anchors()}, dtype);
+  Tensor statistics = empty_cpu({args.statistics(), args.anchors()}, dtype);
+  Tensor totals = empty_cpu({args.sets(), args.anchors()}, ScalarType::Double);
+  Tensor dots = empty_cpu({kept, kBlockPairs}, dtype);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
-    forward<T>(args, kernels, losses.mutable_data_ptr<T>(), statistics.mutable_data_ptr<T>(),
-               totals.mutable_data_ptr<double>());
+    forward<T>(args, kernels, loss.mutable_data_ptr<T>(), statistics.mutable_data_ptr<T>(),
+               totals.mutable_data_ptr<double>(), Kept<T>{dots.mutable_data_ptr<T>(), kept});
   });
-  return {losses, statistics, totals};
+  return {loss, statistics, totals, dots};
 }
 
-std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_losses, const Tensor& statistics,
-                                               const Tensor& totals_, bool need_rows, bool need_columns,
+std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_loss, const Tensor& statistics, const Tensor& totals_,
+                                               const Tensor& dots_, bool need_rows, bool need_columns,
                                                const Tensor& rows, const std::optional<Tensor>& columns,
                                                const Tensor& temperature, const Tensor& ranks,
                                                const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
                                                std::vector<double> weights, std::optional<int64_t> self_offset,
-                                               std::string positives, std::string denominator, bool both_ways) {
+                                               std::string positives, std::string denominator, bool both_ways,
+                                               std::string reduction) {
   const Arguments args(rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
-                       denominator, both_ways);
-  const Tensor grads = torch::stable::contiguous(grad_losses), stats = torch::stable::contiguous(statistics);
-  const Tensor totals = torch::stable::contiguous(totals_);
+                       denominator, both_ways, reduction);
+  const Tensor grads = as_contiguous(grad_loss), stats = as_contiguous(statistics);
+  const Tensor totals = as_contiguous(totals_), dots = as_contiguous(dots_);
   const ScalarType dtype = compute_dtype(rows.scalar_type());
-  STD_TORCH_CHECK(grads.numel() == args.anchors() && grads.scalar_type() == dtype, "grad_losses must be [",
-                  args.anchors(), "] in the dtype of the losses");
+  const int64_t losses = args.reduced ? 1 : args.anchors();
+  STD_TORCH_CHECK(grads.numel() == losses && grads.scalar_type() == dtype, "grad_loss must have ", losses,
+                  " elements in the dtype of the loss");
   STD_TORCH_CHECK(stats.dim() == 2 && stats.size(0) == args.statistics() && stats.size(1) == args.anchors() &&
                       stats.scalar_type() == dtype,
                   "statistics must be those of the forward");
   STD_TORCH_CHECK(totals.numel() == args.sets() * args.anchors() && totals.scalar_type() == ScalarType::Double,
                   "totals must be [", args.sets(), ", ", args.anchors(), "] float64");
+  STD_TORCH_CHECK(dots.dim() == 2 && dots.size(1) == kBlockPairs && dots.scalar_type() == dtype,
+                  "dots must be those of the forward");
   std::tuple<Tensor, Tensor> result;
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     result = backward<T>(args, kernels, grads.const_data_ptr<T>(), stats.const_data_ptr<T>(),
-                         totals.const_data_ptr<double>(), need_rows, need_columns);
+                         totals.const_data_ptr<double>(), Kept<const T>{dots.const_data_ptr<T>(), dots.size(0)},
+                         need_rows, need_columns);
   });
   return result;
 }

@@ -245,13 +245,15 @@ void maximum(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, 
 }
 
 template <class T, class E>
-void forward(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_i, int64_t block_j) {
+void forward(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_i, int64_t block_j, T* dots) {
   const Pairs<T> pairs(batch, block_i, block_j);
   const bool columns = batch.serves_columns(block_i, block_j);
-  alignas(64) Block<T> s;
+  alignas(64) Block<T> scratch;
+  Block<T>& s = dots ? *reinterpret_cast<Block<T>*>(dots) : scratch;
   dot_products<E>(batch, pairs, s);
 
-  pairs.exclude(s, -Simd<T>::kLargest);  // exp is 0 there
+  for (int64_t r = pairs.rows; dots && r < kBlock; ++r) __builtin_memset(s[r], 0, sizeof(s[r]));  // all kept is defined
+  pairs.exclude(s, -Simd<T>::kLargest);                                                           // exp is 0 there
   for (int64_t n = 0; n < terms.sums; ++n) {
     with_exponentials(batch, terms.sum[n], pairs, s, [&](const auto& weighted) {
       Reduced<T, Sum<T>>(pairs, weighted).for_each_item(pairs, columns, [&](int64_t item, T value) {
@@ -322,11 +324,12 @@ void add_products(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& 
 }
 
 template <class T, class E>
-void backward(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t block_i, int64_t block_j) {
+void backward(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t block_i, int64_t block_j, const T* dots) {
   const Pairs<T> pairs(batch, block_i, block_j);
-  alignas(64) Block<T> s;
+  alignas(64) Block<T> scratch;
   alignas(64) Block<T> h;
-  dot_products<E>(batch, pairs, s);
+  if (!dots) dot_products<E>(batch, pairs, scratch);
+  const Block<T>& s = dots ? *reinterpret_cast<const Block<T>*>(dots) : scratch;
 
   for (int64_t n = 0; n < terms.sums; ++n) {
     const T* const of_i = terms.sum[n].coefficient + pairs.begin_i;

@@ -1,8 +1,6 @@
 // Label values to rank intervals (see contrastive.h), by one sort per label set.
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,11 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "../tensors.h"
+
 namespace mmcuda {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 bool is_missing(int64_t value) { return value == -1; }
 bool is_missing(double value) { return !std::isfinite(value); }
@@ -60,11 +57,11 @@ Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<doub
   STD_TORCH_CHECK(samples <= std::numeric_limits<int32_t>::max(), "labels must have fewer than 2^31 samples, got ",
                   samples);
   STD_TORCH_CHECK(views > 0, "views must be positive, got ", views);
-  Tensor ranks = torch::stable::empty({sets, 3, samples * views}, ScalarType::Int);
+  Tensor ranks = empty_cpu({sets, 3, samples * views}, ScalarType::Int);
   auto* out = ranks.mutable_data_ptr<int32_t>();
   for (int64_t k = 0; k < sets; ++k) {
     STD_TORCH_CHECK(labels[k].dim() == 1 && labels[k].numel() == samples, "labels must each be [", samples, "]");
-    const Tensor values = torch::stable::contiguous(labels[k]);
+    const Tensor values = as_contiguous(labels[k]);
     // The ranks of the samples are written at the end of their place and spread to the views from the front.
     int32_t* rank = out + 3 * (k + 1) * samples * views - 3 * samples;
     if (values.scalar_type() == ScalarType::Long) {

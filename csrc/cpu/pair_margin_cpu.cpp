@@ -54,14 +54,14 @@ std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::op
                                                std::vector<double> weights, std::optional<int64_t> self_offset,
                                                double margin) {
   const Arguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
-  Tensor losses = torch::stable::empty({args.features.n}, compute_dtype(rows.scalar_type()));
-  Tensor totals = torch::stable::empty({args.labels.sets(), args.features.n}, ScalarType::Double);
+  Tensor losses = empty_cpu({args.features.n}, compute_dtype(rows.scalar_type()));
+  Tensor totals = empty_cpu({args.labels.sets(), args.features.n}, ScalarType::Double);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     Pass<T> pass(args, kernels);
     pass.count_positives(args.labels, args.features.n, totals.mutable_data_ptr<double>());
     std::vector<double> loss(pass.batch.items, 0.);
     pass.terms.loss = loss.data();
-    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.margin(pass.batch, pass.terms, i, j); });
+    pass.for_each_block_pair([&](int64_t i, int64_t j, int64_t) { pass.kernel.margin(pass.batch, pass.terms, i, j); });
     T* out = losses.mutable_data_ptr<T>();
     const double pairs = std::max(args.features.row_pairs(), 1.);
     for (int64_t i = 0; i < args.features.n; ++i) {
@@ -78,7 +78,7 @@ std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const 
                                                std::optional<int64_t> self_offset, double margin) {
   const Arguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
   const Features& features = args.features;
-  const Tensor grads = torch::stable::contiguous(grad_losses);
+  const Tensor grads = as_contiguous(grad_losses);
   STD_TORCH_CHECK(grads.numel() == features.n && grads.scalar_type() == compute_dtype(rows.scalar_type()),
                   "grad_losses must be [", features.n, "] in the dtype of the losses");
   std::tuple<Tensor, Tensor> result;
@@ -91,11 +91,12 @@ std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const 
     const int64_t column_block = batch.column_begin / kBlock;
     Tensor grad_rows = pass.start_gradient(features.rows, 0);
     Tensor grad_columns = features.columns ? pass.start_gradient(*features.columns, column_block)
-                                           : torch::stable::new_empty(features.rows, {0, features.d});
+                                           : empty_cpu({0, features.d}, features.rows.scalar_type());
     pass.terms.upstream = upstream;
     pass.terms.gradient = pass.gradient_blocks();
     pass.terms.sum = sum.data();
-    pass.for_each_block_pair([&](int64_t i, int64_t j) { pass.kernel.margin_backward(batch, pass.terms, i, j); });
+    pass.for_each_block_pair(
+        [&](int64_t i, int64_t j, int64_t) { pass.kernel.margin_backward(batch, pass.terms, i, j); });
     const T scale = static_cast<T>(2 / std::max(features.row_pairs(), 1.));
     const auto finish = [&](Tensor& gradient, const Tensor& like, int64_t first_block) {
       pass.finish_gradient(gradient, first_block, [&, x = reader<T>(like)](int64_t i, T* row) {

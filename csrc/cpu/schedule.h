@@ -45,8 +45,8 @@ struct Meeting {
   int64_t before_a, before_b;
 };
 
-// Runs meet(a, b) for meetings 0, 1, ... of a plan. Threads take them in this order and start one when both blocks have
-// finished their earlier ones: nobody waits for a whole round.
+// Runs meet(a, b, p) for meetings p = 0, 1, ... of a plan. Threads take them in this order and start one when both
+// blocks have finished their earlier ones: nobody waits for a whole round.
 template <class Plan, class Meet>
 void run_meetings(const Plan& plan, const Meet& meet) {
   std::atomic<int64_t> next{0};
@@ -57,7 +57,7 @@ void run_meetings(const Plan& plan, const Meet& meet) {
       const Meeting m = plan.meeting(p);
       while (finished[m.a].load(std::memory_order_acquire) != m.before_a) std::this_thread::yield();
       while (finished[m.b].load(std::memory_order_acquire) != m.before_b) std::this_thread::yield();
-      meet(m.a, m.b);
+      meet(m.a, m.b, p);
       finished[m.a].store(m.before_a + 1, std::memory_order_release);
       if (m.a != m.b) finished[m.b].store(m.before_b + 1, std::memory_order_release);
     }

@@ -131,7 +131,7 @@ void pack(const Batch<typename Accumulate<E>::type>& batch, const void* source, 
   constexpr int64_t kPerT = sizeof(T) / sizeof(E);
   const int64_t width = batch.dp / kPerT, depth = (batch.d + kPerT - 1) / kPerT;
   auto* const panels = static_cast<T*>(const_cast<void*>(batch.panels));
-  for (int64_t j = begin * kBlock; j < end * kBlock; j += kCols<T>) {
+  for (int64_t j = begin * kBlock; panels && j < end * kBlock; j += kCols<T>) {
     const auto* const rows = static_cast<const T*>(batch.blocks[j / kBlock]) + j % kBlock * width;
     pack_panel<T>(rows, width, depth, panels + j * depth);
   }

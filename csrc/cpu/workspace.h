@@ -2,23 +2,18 @@
 
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <vector>
 
+#include "../tensors.h"
 #include "arena.h"
 #include "instruction_set.h"
 #include "schedule.h"
 
 namespace mmcuda {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 inline constexpr int64_t kGrain = 1 << 15;  // elements to copy for which another thread pays
 inline constexpr double kLog2E = 1.4426950408889634;
@@ -31,12 +26,12 @@ struct Features {
   int64_t n, m, d;
 
   Features(const Tensor& rows_, const std::optional<Tensor>& columns_, std::optional<int64_t> self_offset_)
-      : rows(torch::stable::contiguous(rows_)), self_offset(self_offset_) {
+      : rows(as_contiguous(rows_)), self_offset(self_offset_) {
     STD_TORCH_CHECK(rows.dim() >= 2 && rows.numel() > 0, "rows must be [.., D] and not empty");
     d = rows.size(rows.dim() - 1);
     n = m = rows.numel() / d;
     if (columns_) {
-      columns = torch::stable::contiguous(*columns_);
+      columns = as_contiguous(*columns_);
       STD_TORCH_CHECK(columns->dim() >= 2 && columns->numel() > 0 && columns->size(columns->dim() - 1) == d,
                       "columns must be [.., ", d, "] and not empty");
       STD_TORCH_CHECK(columns->scalar_type() == rows.scalar_type(), "columns must have the dtype of rows");
@@ -53,6 +48,10 @@ struct Features {
 
   bool self() const { return !columns; }
   int64_t items() const { return self() ? n : n + m; }
+  int64_t block_pairs() const {
+    const int64_t blocks_n = (n + kBlock - 1) / kBlock, blocks_m = (m + kBlock - 1) / kBlock;
+    return self() ? blocks_n * (blocks_n + 1) / 2 : blocks_n * blocks_m;
+  }
   // Pairs that an item of the rows (of the columns) takes part in.
   double row_pairs() const { return static_cast<double>(m - self_offset.has_value()); }
   double column_pairs(int64_t j) const {
@@ -68,7 +67,7 @@ struct Labels {
 
   Labels(const Tensor& ranks_, const std::vector<Tensor>& codes_, const std::optional<Tensor>& mask_,
          const Features& features)
-      : ranks(torch::stable::contiguous(ranks_)) {
+      : ranks(as_contiguous(ranks_)) {
     const int64_t items = features.items();
     STD_TORCH_CHECK(
         ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
@@ -89,10 +88,10 @@ struct Labels {
           code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 && code.size(2) == items;
       STD_TORCH_CHECK(code.numel() == 0 || gaussian || overlap, "codes must be empty, float64 [", items,
                       "] or int32 [W, 2, ", items, "]");
-      codes.push_back(torch::stable::contiguous(code));
+      codes.push_back(as_contiguous(code));
     }
     if (mask_) {
-      mask = torch::stable::contiguous(*mask_);
+      mask = as_contiguous(*mask_);
       STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) > 0 && mask->size(1) > 0 && features.m % mask->size(1) == 0 &&
                           (features.self_offset ? mask->size(0) == mask->size(1) : features.n % mask->size(0) == 0),
                       "mask must be [B, B'], N and M multiples of it");
@@ -138,10 +137,10 @@ class Workspace {
     return data;
   }
 
-  void pack_features() {
+  void pack_features(bool panels = true) {
     const int64_t elements = batch.items * batch.dp;
     batch.blocks = blocks_.data();
-    batch.panels = allocate<char>(elements * kernel.element_size);
+    batch.panels = panels ? allocate<char>(elements * kernel.element_size) : nullptr;
     if (kernel.pairs) batch.pairs = allocate<char>(elements * kernel.element_size);
     batch.squares = allocate<T>(batch.items);
     pack(features_.rows, features_.n, 0);
@@ -187,7 +186,7 @@ class Workspace {
         std::copy_n(counts.begin(), anchors, totals);
       } else {
         counts.assign(batch.items, 0);
-        for_each_block_pair([&](int64_t i, int64_t j) { kernel.count(batch, k, i, j, counts.data()); });
+        for_each_block_pair([&](int64_t i, int64_t j, int64_t) { kernel.count(batch, k, i, j, counts.data()); });
         for (int64_t i = 0; i < anchors; ++i) totals[i] = counts[padded(i)];
       }
     }
@@ -196,7 +195,7 @@ class Workspace {
   // A new tensor like `like` [.., D] for the gradient of the items from `first_block` on, to be accumulated in
   // gradient_blocks(): in the tensor itself where its blocks serve as they are, else beside it.
   Tensor start_gradient(const Tensor& like, int64_t first_block) {
-    Tensor result = torch::stable::new_empty(like, like.sizes());
+    Tensor result = empty_cpu(like.sizes(), like.scalar_type());
     const int64_t count = like.numel() / batch.d, blocks = blocks_of(count), size = kBlock * batch.dp;
     auto* data = static_cast<char*>(result.mutable_data_ptr());
     gradient_.resize(blocks_.size());
@@ -233,7 +232,7 @@ class Workspace {
     });
   }
 
-  // Calls pair(I, J) for every block pair, in parallel.
+  // Calls pair(I, J, p) for every block pair, in parallel; p counts them.
   template <class Pair>
   void for_each_block_pair(const Pair& pair) const {
     const int64_t rows = blocks_of(features_.n), columns = blocks_of(features_.m);
