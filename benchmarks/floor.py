@@ -28,6 +28,8 @@ from measure import (
 )
 from peers import D, batch, supcon
 
+from mmcuda.ops import MOST_KEPT
+
 DIMENSIONS = (32, 64, 96, 128)  # of the line; multiples of 32, so that no kernel pads
 PRODUCTS = ((8192, 128, 8192), (8192, 8192, 128), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 4096, 4096))
 COPIED = 2**26  # floats, more than any cache holds
@@ -74,19 +76,23 @@ def measured_stages(n: int, dtype: torch.dtype, rounds: int) -> tuple[list[Stage
     """The stages of forward and of backward for features [N, D], K = 1."""
     seconds = measured_passes(n, dtype, rounds)
     pairs, features, product = n * n / 2, n * D * dtype.itemsize, 1.0 * n * n * D
-    logits, rest = seconds["forward, D"], seconds["backward, D"] - seconds["forward, D"]
+    kept = min(MOST_KEPT, pairs * 4)
+    again = 1 - kept / (pairs * 4)  # share of the logits that the backward computes
+    logits = seconds["forward, D"]
     copies = 2 if dtype == torch.bfloat16 else 1  # panels; in bfloat16 pairs of rows, too
     packing = Stage("packing", bytes=(1 + copies) * features)
     forward = [
         packing,
-        Stage("logits", product, bytes=2 * features, seconds=logits),
+        Stage("logits", product, bytes=2 * features + kept, seconds=logits),
         Stage("exp, labels, sums", 0, pairs, (EXP + LABELS + SUMS) * pairs, seconds=seconds["forward, pairs"]),
     ]
     backward = [
         packing,
-        Stage("logits again", product, bytes=2 * features, seconds=logits),
+        Stage("logits not kept", again * product, bytes=2 * features + kept, seconds=again * logits),
         Stage("exp, labels, H", 0, pairs, (EXP + LABELS + H) * pairs, seconds=seconds["backward, pairs"]),
-        Stage("products H X and Hᵀ X", 2 * product, bytes=2 * features, seconds=rest),
+        Stage(
+            "products H X and Hᵀ X", 2 * product, bytes=2 * features, seconds=seconds["backward, D"] - again * logits
+        ),
     ]
     return forward, backward
 
@@ -96,7 +102,7 @@ def measured_passes(n: int, dtype: torch.dtype, rounds: int) -> dict[str, float]
     steps: dict[str, Callable[[], object]] = {}
     for d in DIMENSIONS:
         features, labels = batch(n, d, dtype)
-        steps[f"forward {d}"] = partial(torch.no_grad()(supcon), features, labels)
+        steps[f"forward {d}"] = partial(supcon, features, labels)
         steps[f"backward {d}"] = partial(torch.autograd.grad, supcon(features, labels), features, retain_graph=True)
     times = interleave(steps, rounds)
     parts = {}
