@@ -15,51 +15,17 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kLn2 = 0.6931471805599453;
 
-struct Arguments {
-  Features features;
-  Labels labels;
+struct Arguments : ContrastiveArguments {
   double temperature;
-  std::vector<double> weights;
-  bool inside, one_positive, all;
-  bool both_ways;
-  bool reduced, mean;
 
-  Arguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature_, const Tensor& ranks,
-            const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, std::vector<double> weights_,
-            std::optional<int64_t> self_offset, const std::string& positives, const std::string& denominator,
-            bool both_ways_, const std::string& reduction)
-      : features(rows, columns, self_offset),
-        labels(ranks, codes, mask, features),
-        weights(std::move(weights_)),
-        inside(positives == "inside"),
-        one_positive(denominator == "one_positive"),
-        all(denominator == "all"),
-        both_ways(both_ways_),
-        reduced(reduction != "none"),
-        mean(reduction == "mean") {
-    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
-    STD_TORCH_CHECK(inside || positives == "outside", "positives must be 'outside' or 'inside', got ", positives);
-    STD_TORCH_CHECK(all || one_positive || denominator == "negatives",
-                    "denominator must be 'all', 'negatives' or 'one_positive', got ", denominator);
-    STD_TORCH_CHECK(!(inside && one_positive), "denominator 'one_positive' has its positives outside the log");
-    STD_TORCH_CHECK(!(both_ways && features.self()), "both_ways needs columns");
-    STD_TORCH_CHECK(!reduced || mean || reduction == "sum", "reduction must be 'none', 'mean' or 'sum', got ",
-                    reduction);
-    STD_TORCH_CHECK(temperature_.numel() == 1, "temperature must be one number");
-    temperature = temperature_.scalar_type() == ScalarType::Float ? *temperature_.const_data_ptr<float>()
-                                                                  : *temperature_.const_data_ptr<double>();
+  explicit Arguments(ContrastiveArguments arguments)
+      : ContrastiveArguments(std::move(arguments)),
+        temperature(temperature_tensor.scalar_type() == ScalarType::Float
+                        ? *temperature_tensor.const_data_ptr<float>()
+                        : *temperature_tensor.const_data_ptr<double>()) {
     STD_TORCH_CHECK(temperature > 0 && std::isfinite(temperature), "temperature must be positive and finite, got ",
                     temperature);
   }
-
-  int64_t anchors() const { return both_ways ? features.items() : features.n; }
-  int64_t sets() const { return labels.sets(); }
-  // Of how many block pairs the forward keeps the dot products.
-  int64_t kept(int64_t element_size) const {
-    return std::min(features.block_pairs(), kMostKept / (kBlockPairs * element_size));
-  }
-  // S: shift and sum of each exponential sum, then the mean sigmoids.
-  int64_t statistics() const { return 2 * ((all ? 1 : sets()) + (inside ? sets() : 0)) + (one_positive ? sets() : 0); }
 };
 
 // The dot products of the first block pairs, kept from the forward for the backward.
@@ -229,7 +195,7 @@ void set_coefficients(Pass<T>& pass, const T* g, const T* statistics) {
 template <class T>
 std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& kernels, const T* g, const T* statistics,
                                     const double* totals, Kept<const T> dots, bool need_rows, bool need_columns) {
-  Pass<T> pass(args, kernels, totals, dots.pairs < args.features.block_pairs());
+  Pass<T> pass(args, kernels, totals, dots.pairs < count_block_pairs(args.features));
   const Batch<T>& batch = pass.batch;
   const int64_t column_block = batch.column_begin / kBlock;
   const auto start = [&](bool wanted, const Tensor& like, int64_t first_block) {
@@ -274,10 +240,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> contrastive_fwd_cpu(
     const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, std::vector<double> weights,
     std::optional<int64_t> self_offset, std::string positives, std::string denominator, bool both_ways,
     std::string reduction, bool keep) {
-  const Arguments args(rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
-                       denominator, both_ways, reduction);
-  const ScalarType dtype = compute_dtype(rows.scalar_type());
-  const int64_t kept = keep ? args.kept(dtype == ScalarType::Double ? sizeof(double) : sizeof(float)) : 0;
+  const Arguments args({rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
+                        denominator, both_ways, reduction});
+  const ScalarType dtype = args.dtype();
+  const int64_t fitting = kMostKept / (kBlockPairs * (dtype == ScalarType::Double ? 8 : 4));
+  const int64_t kept = keep ? std::min(count_block_pairs(args.features), fitting) : 0;
   Tensor loss = args.reduced ? empty_cpu({}, dtype) : empty_cpu({args.anchors()}, dtype);
   Tensor statistics = empty_cpu({args.statistics(), args.anchors()}, dtype);
   Tensor totals = empty_cpu({args.sets(), args.anchors()}, ScalarType::Double);
@@ -289,7 +256,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> contrastive_fwd_cpu(
   return {loss, statistics, totals, dots};
 }
 
-std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_loss, const Tensor& statistics, const Tensor& totals_,
+std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_loss, const Tensor& statistics, const Tensor& totals,
                                                const Tensor& dots_, bool need_rows, bool need_columns,
                                                const Tensor& rows, const std::optional<Tensor>& columns,
                                                const Tensor& temperature, const Tensor& ranks,
@@ -297,26 +264,17 @@ std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_loss, const Te
                                                std::vector<double> weights, std::optional<int64_t> self_offset,
                                                std::string positives, std::string denominator, bool both_ways,
                                                std::string reduction) {
-  const Arguments args(rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
-                       denominator, both_ways, reduction);
-  const Tensor grads = as_contiguous(grad_loss), stats = as_contiguous(statistics);
-  const Tensor totals = as_contiguous(totals_), dots = as_contiguous(dots_);
-  const ScalarType dtype = compute_dtype(rows.scalar_type());
-  const int64_t losses = args.reduced ? 1 : args.anchors();
-  STD_TORCH_CHECK(grads.numel() == losses && grads.scalar_type() == dtype, "grad_loss must have ", losses,
-                  " elements in the dtype of the loss");
-  STD_TORCH_CHECK(stats.dim() == 2 && stats.size(0) == args.statistics() && stats.size(1) == args.anchors() &&
-                      stats.scalar_type() == dtype,
-                  "statistics must be those of the forward");
-  STD_TORCH_CHECK(totals.numel() == args.sets() * args.anchors() && totals.scalar_type() == ScalarType::Double,
-                  "totals must be [", args.sets(), ", ", args.anchors(), "] float64");
-  STD_TORCH_CHECK(dots.dim() == 2 && dots.size(1) == kBlockPairs && dots.scalar_type() == dtype,
+  const Arguments args({rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
+                        denominator, both_ways, reduction});
+  const Saved saved(args, grad_loss, statistics, totals);
+  const Tensor dots = as_contiguous(dots_);
+  STD_TORCH_CHECK(dots.dim() == 2 && dots.size(1) == kBlockPairs && dots.scalar_type() == args.dtype(),
                   "dots must be those of the forward");
   std::tuple<Tensor, Tensor> result;
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
-    result = backward<T>(args, kernels, grads.const_data_ptr<T>(), stats.const_data_ptr<T>(),
-                         totals.const_data_ptr<double>(), Kept<const T>{dots.const_data_ptr<T>(), dots.size(0)},
-                         need_rows, need_columns);
+    result = backward<T>(args, kernels, saved.grad_loss.const_data_ptr<T>(), saved.statistics.const_data_ptr<T>(),
+                         saved.totals.const_data_ptr<double>(), {dots.const_data_ptr<T>(), dots.size(0)}, need_rows,
+                         need_columns);
   });
   return result;
 }

@@ -9,29 +9,12 @@
 namespace mmcuda {
 namespace {
 
-struct Arguments {
-  Features features;
-  Labels labels;
-  std::vector<double> weights;
-  double margin;
-
-  Arguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& ranks,
-            const std::vector<Tensor>& codes, std::vector<double> weights_, std::optional<int64_t> self_offset,
-            double margin_)
-      : features(rows, columns, self_offset),
-        labels(ranks, codes, std::nullopt, features),
-        weights(std::move(weights_)),
-        margin(margin_) {
-    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
-  }
-};
-
 template <class T>
 struct Pass : Workspace<T> {
   std::vector<T> weights;
   MarginTerms<T> terms{};
 
-  Pass(const Arguments& args, const Kernels<T>& kernels)
+  Pass(const PairMarginArguments& args, const Kernels<T>& kernels)
       : Workspace<T>(args.features, kernels), weights(args.weights.begin(), args.weights.end()) {
     this->pack_features();
     this->expand_labels(args.labels);
@@ -53,8 +36,8 @@ std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::op
                                                const Tensor& ranks, const std::vector<Tensor>& codes,
                                                std::vector<double> weights, std::optional<int64_t> self_offset,
                                                double margin) {
-  const Arguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
-  Tensor losses = empty_cpu({args.features.n}, compute_dtype(rows.scalar_type()));
+  const PairMarginArguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
+  Tensor losses = empty_cpu({args.features.n}, args.dtype());
   Tensor totals = empty_cpu({args.labels.sets(), args.features.n}, ScalarType::Double);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     Pass<T> pass(args, kernels);
@@ -76,11 +59,11 @@ std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const 
                                                const std::optional<Tensor>& columns, const Tensor& ranks,
                                                const std::vector<Tensor>& codes, std::vector<double> weights,
                                                std::optional<int64_t> self_offset, double margin) {
-  const Arguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
+  const PairMarginArguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
   const Features& features = args.features;
   const Tensor grads = as_contiguous(grad_losses);
-  STD_TORCH_CHECK(grads.numel() == features.n && grads.scalar_type() == compute_dtype(rows.scalar_type()),
-                  "grad_losses must be [", features.n, "] in the dtype of the losses");
+  STD_TORCH_CHECK(grads.numel() == features.n && grads.scalar_type() == args.dtype(), "grad_losses must be [",
+                  features.n, "] in the dtype of the losses");
   std::tuple<Tensor, Tensor> result;
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     Pass<T> pass(args, kernels);

@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "../tensors.h"
+#include "../arguments.h"
 #include "arena.h"
 #include "instruction_set.h"
 #include "schedule.h"
@@ -18,91 +18,11 @@ namespace mmcuda {
 inline constexpr int64_t kGrain = 1 << 15;  // elements to copy for which another thread pays
 inline constexpr double kLog2E = 1.4426950408889634;
 
-// The rows and columns of an operator: N and M items of D features.
-struct Features {
-  Tensor rows;                    // [.., D] contiguous
-  std::optional<Tensor> columns;  // [.., D] contiguous; none in self-contrast
-  std::optional<int64_t> self_offset;
-  int64_t n, m, d;
-
-  Features(const Tensor& rows_, const std::optional<Tensor>& columns_, std::optional<int64_t> self_offset_)
-      : rows(as_contiguous(rows_)), self_offset(self_offset_) {
-    STD_TORCH_CHECK(rows.dim() >= 2 && rows.numel() > 0, "rows must be [.., D] and not empty");
-    d = rows.size(rows.dim() - 1);
-    n = m = rows.numel() / d;
-    if (columns_) {
-      columns = as_contiguous(*columns_);
-      STD_TORCH_CHECK(columns->dim() >= 2 && columns->numel() > 0 && columns->size(columns->dim() - 1) == d,
-                      "columns must be [.., ", d, "] and not empty");
-      STD_TORCH_CHECK(columns->scalar_type() == rows.scalar_type(), "columns must have the dtype of rows");
-      m = columns->numel() / d;
-    } else {
-      STD_TORCH_CHECK(!self_offset || *self_offset == 0, "self_offset needs columns");
-      self_offset = 0;
-    }
-    STD_TORCH_CHECK(!self_offset || (*self_offset >= 0 && *self_offset <= m - n),
-                    "self_offset must be in 0 .. M - N = ", m - n, ", got ", self_offset.value_or(0));
-    constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 2 * kBlock;
-    STD_TORCH_CHECK(n < kMost && m < kMost, "rows and columns must be fewer than 2^31, got ", n, " and ", m);
-  }
-
-  bool self() const { return !columns; }
-  int64_t items() const { return self() ? n : n + m; }
-  int64_t block_pairs() const {
-    const int64_t blocks_n = (n + kBlock - 1) / kBlock, blocks_m = (m + kBlock - 1) / kBlock;
-    return self() ? blocks_n * (blocks_n + 1) / 2 : blocks_n * blocks_m;
-  }
-  // Pairs that an item of the rows (of the columns) takes part in.
-  double row_pairs() const { return static_cast<double>(m - self_offset.has_value()); }
-  double column_pairs(int64_t j) const {
-    return static_cast<double>(n - (self_offset && j >= *self_offset && j < *self_offset + n));
-  }
-};
-
-// Label sets of L items, as the operators get them.
-struct Labels {
-  Tensor ranks;               // [K, 3, L] contiguous
-  std::vector<Tensor> codes;  // K, contiguous
-  std::optional<Tensor> mask;
-
-  Labels(const Tensor& ranks_, const std::vector<Tensor>& codes_, const std::optional<Tensor>& mask_,
-         const Features& features)
-      : ranks(as_contiguous(ranks_)) {
-    const int64_t items = features.items();
-    STD_TORCH_CHECK(
-        ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
-        "ranks must be [K, 3, ", items, "] int32");
-    STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per label set");
-    STD_TORCH_CHECK(ranks.size(0) > 0 || mask_, "at least one label set or a mask is needed");
-    const auto* data = ranks.const_data_ptr<int32_t>();
-    for (int64_t k = 0; k < ranks.size(0); ++k, data += 3 * items) {
-      for (int64_t i = 0; i < items; ++i) {
-        const int32_t rank = data[i], first = data[items + i], last = data[2 * items + i];
-        STD_TORCH_CHECK(0 <= first && first <= rank && rank <= last, "ranks must be those of label_ranks, got ", first,
-                        " <= ", rank, " <= ", last);
-      }
-    }
-    for (const Tensor& code : codes_) {
-      const bool gaussian = code.scalar_type() == ScalarType::Double && code.dim() == 1 && code.size(0) == items;
-      const bool overlap =
-          code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 && code.size(2) == items;
-      STD_TORCH_CHECK(code.numel() == 0 || gaussian || overlap, "codes must be empty, float64 [", items,
-                      "] or int32 [W, 2, ", items, "]");
-      codes.push_back(as_contiguous(code));
-    }
-    if (mask_) {
-      mask = as_contiguous(*mask_);
-      STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) > 0 && mask->size(1) > 0 && features.m % mask->size(1) == 0 &&
-                          (features.self_offset ? mask->size(0) == mask->size(1) : features.n % mask->size(0) == 0),
-                      "mask must be [B, B'], N and M multiples of it");
-    }
-  }
-
-  int64_t sets() const { return ranks.size(0) + mask.has_value(); }
-};
-
-template <class T>
-constexpr ScalarType kScalar = std::is_same_v<T, float> ? ScalarType::Float : ScalarType::Double;
+// Block pairs that the operator visits.
+inline int64_t count_block_pairs(const Features& features) {
+  const int64_t rows = (features.n + kBlock - 1) / kBlock, columns = (features.m + kBlock - 1) / kBlock;
+  return features.self() ? rows * (rows + 1) / 2 : rows * columns;
+}
 
 // The features, used where they lie or copied with padding, and the label sets per item. T is the dtype of the
 // computation.
@@ -338,6 +258,11 @@ class Workspace {
   void expand(const Labels& labels, int64_t k) {
     const int64_t items = features_.items();
     const auto* ranks = labels.ranks.template const_data_ptr<int32_t>() + 3 * k * items;
+    for (int64_t i = 0; i < items; ++i) {
+      const int32_t rank = ranks[i], first = ranks[items + i], last = ranks[2 * items + i];
+      STD_TORCH_CHECK(0 <= first && first <= rank && rank <= last, "ranks must be those of label_ranks, got ", first,
+                      " <= ", rank, " <= ", last);
+    }
     LabelSet<T>& set = sets_[k];
     set.relation = Relation::kInterval;
     set.rank = spread<Index>(ranks, -1);
@@ -368,7 +293,6 @@ class Workspace {
 
   void expand_mask(const Tensor& mask) {
     LabelSet<T>& set = sets_.back();
-    STD_TORCH_CHECK(mask.scalar_type() == kScalar<T>, "mask must be in the dtype of the computation");
     set.relation = Relation::kMask;
     set.mask = mask.const_data_ptr<T>();
     set.mask_columns = mask.size(1);
@@ -397,11 +321,6 @@ void dispatch(ScalarType dtype, const Run& run) {
     STD_TORCH_CHECK(dtype == ScalarType::Double, "features must be float32, float64 or bfloat16");
     run(instruction_set().fp64);
   }
-}
-
-// The dtype of losses and statistics.
-inline ScalarType compute_dtype(ScalarType features) {
-  return features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 }  // namespace mmcuda

@@ -1,0 +1,173 @@
+// The arguments of the operators in ops.cpp, checked: what the host functions of every device have in common.
+
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tensors.h"
+
+namespace mmcuda {
+
+// The dtype of losses and statistics.
+inline ScalarType compute_dtype(ScalarType features) {
+  return features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// The rows and columns of an operator: N and M items of D features.
+struct Features {
+  Tensor rows;                    // [.., D] contiguous
+  std::optional<Tensor> columns;  // [.., D] contiguous; none in self-contrast
+  std::optional<int64_t> self_offset;
+  int64_t n, m, d;
+
+  Features(const Tensor& rows_, const std::optional<Tensor>& columns_, std::optional<int64_t> self_offset_)
+      : rows(as_contiguous(rows_)), self_offset(self_offset_) {
+    STD_TORCH_CHECK(rows.dim() >= 2 && rows.numel() > 0, "rows must be [.., D] and not empty");
+    d = rows.size(rows.dim() - 1);
+    n = m = rows.numel() / d;
+    if (columns_) {
+      columns = as_contiguous(*columns_);
+      STD_TORCH_CHECK(columns->dim() >= 2 && columns->numel() > 0 && columns->size(columns->dim() - 1) == d,
+                      "columns must be [.., ", d, "] and not empty");
+      STD_TORCH_CHECK(columns->scalar_type() == rows.scalar_type(), "columns must have the dtype of rows");
+      m = columns->numel() / d;
+    } else {
+      STD_TORCH_CHECK(!self_offset || *self_offset == 0, "self_offset needs columns");
+      self_offset = 0;
+    }
+    STD_TORCH_CHECK(!self_offset || (*self_offset >= 0 && *self_offset <= m - n),
+                    "self_offset must be in 0 .. M - N = ", m - n, ", got ", self_offset.value_or(0));
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 4096;  // with padding
+    STD_TORCH_CHECK(n < kMost && m < kMost, "rows and columns must be fewer than 2^31, got ", n, " and ", m);
+  }
+
+  bool self() const { return !columns; }
+  int64_t items() const { return self() ? n : n + m; }
+  // Pairs that an item of the rows (of the columns) takes part in.
+  double row_pairs() const { return static_cast<double>(m - self_offset.has_value()); }
+  double column_pairs(int64_t j) const {
+    return static_cast<double>(n - (self_offset && j >= *self_offset && j < *self_offset + n));
+  }
+};
+
+// Label sets of L items, as the operators get them.
+struct Labels {
+  Tensor ranks;               // [K, 3, L] contiguous
+  std::vector<Tensor> codes;  // K, contiguous
+  std::optional<Tensor> mask;
+
+  Labels(const Tensor& ranks_, const std::vector<Tensor>& codes_, const std::optional<Tensor>& mask_,
+         const Features& features)
+      : ranks(as_contiguous(ranks_)) {
+    const int64_t items = features.items();
+    STD_TORCH_CHECK(
+        ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
+        "ranks must be [K, 3, ", items, "] int32");
+    STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per label set");
+    STD_TORCH_CHECK(ranks.size(0) > 0 || mask_, "at least one label set or a mask is needed");
+    for (const Tensor& code : codes_) {
+      const bool gaussian = code.scalar_type() == ScalarType::Double && code.dim() == 1 && code.size(0) == items;
+      const bool overlap =
+          code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 && code.size(2) == items;
+      STD_TORCH_CHECK(code.numel() == 0 || gaussian || overlap, "codes must be empty, float64 [", items,
+                      "] or int32 [W, 2, ", items, "]");
+      codes.push_back(as_contiguous(code));
+    }
+    if (mask_) {
+      mask = as_contiguous(*mask_);
+      STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) > 0 && mask->size(1) > 0 && features.m % mask->size(1) == 0 &&
+                          (features.self_offset ? mask->size(0) == mask->size(1) : features.n % mask->size(0) == 0),
+                      "mask must be [B, B'], N and M multiples of it");
+      STD_TORCH_CHECK(mask->scalar_type() == compute_dtype(features.rows.scalar_type()),
+                      "mask must be in the dtype of the computation");
+    }
+  }
+
+  int64_t sets() const { return ranks.size(0) + mask.has_value(); }
+};
+
+struct ContrastiveArguments {
+  Features features;
+  Labels labels;
+  Tensor temperature_tensor;
+  std::vector<double> weights;
+  bool inside, one_positive, all;
+  bool both_ways;
+  bool reduced, mean;
+
+  ContrastiveArguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature,
+                       const Tensor& ranks, const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
+                       std::vector<double> weights_, std::optional<int64_t> self_offset, const std::string& positives,
+                       const std::string& denominator, bool both_ways_, const std::string& reduction)
+      : features(rows, columns, self_offset),
+        labels(ranks, codes, mask, features),
+        temperature_tensor(temperature),
+        weights(std::move(weights_)),
+        inside(positives == "inside"),
+        one_positive(denominator == "one_positive"),
+        all(denominator == "all"),
+        both_ways(both_ways_),
+        reduced(reduction != "none"),
+        mean(reduction == "mean") {
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
+    STD_TORCH_CHECK(inside || positives == "outside", "positives must be 'outside' or 'inside', got ", positives);
+    STD_TORCH_CHECK(all || one_positive || denominator == "negatives",
+                    "denominator must be 'all', 'negatives' or 'one_positive', got ", denominator);
+    STD_TORCH_CHECK(!(inside && one_positive), "denominator 'one_positive' has its positives outside the log");
+    STD_TORCH_CHECK(!(both_ways && features.self()), "both_ways needs columns");
+    STD_TORCH_CHECK(!reduced || mean || reduction == "sum", "reduction must be 'none', 'mean' or 'sum', got ",
+                    reduction);
+    STD_TORCH_CHECK(temperature.numel() == 1 && (temperature.scalar_type() == ScalarType::Float ||
+                                                 temperature.scalar_type() == ScalarType::Double),
+                    "temperature must be one number, float32 or float64");
+  }
+
+  int64_t anchors() const { return both_ways ? features.items() : features.n; }
+  int64_t sets() const { return labels.sets(); }
+  ScalarType dtype() const { return compute_dtype(features.rows.scalar_type()); }
+  // S: shift and sum of each exponential sum, then the mean sigmoids.
+  int64_t statistics() const { return 2 * ((all ? 1 : sets()) + (inside ? sets() : 0)) + (one_positive ? sets() : 0); }
+};
+
+// What the backward gets beside the arguments of the forward.
+struct Saved {
+  Tensor grad_loss, statistics, totals;  // contiguous
+
+  Saved(const ContrastiveArguments& args, const Tensor& grad_loss_, const Tensor& statistics_, const Tensor& totals_)
+      : grad_loss(as_contiguous(grad_loss_)), statistics(as_contiguous(statistics_)), totals(as_contiguous(totals_)) {
+    const int64_t losses = args.reduced ? 1 : args.anchors();
+    STD_TORCH_CHECK(grad_loss.numel() == losses && grad_loss.scalar_type() == args.dtype(), "grad_loss must have ",
+                    losses, " elements in the dtype of the loss");
+    STD_TORCH_CHECK(statistics.dim() == 2 && statistics.size(0) == args.statistics() &&
+                        statistics.size(1) == args.anchors() && statistics.scalar_type() == args.dtype(),
+                    "statistics must be those of the forward");
+    STD_TORCH_CHECK(totals.numel() == args.sets() * args.anchors() && totals.scalar_type() == ScalarType::Double,
+                    "totals must be [", args.sets(), ", ", args.anchors(), "] float64");
+  }
+};
+
+struct PairMarginArguments {
+  Features features;
+  Labels labels;
+  std::vector<double> weights;
+  double margin;
+
+  PairMarginArguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& ranks,
+                      const std::vector<Tensor>& codes, std::vector<double> weights_,
+                      std::optional<int64_t> self_offset, double margin_)
+      : features(rows, columns, self_offset),
+        labels(ranks, codes, std::nullopt, features),
+        weights(std::move(weights_)),
+        margin(margin_) {
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
+  }
+
+  ScalarType dtype() const { return compute_dtype(features.rows.scalar_type()); }
+};
+
+}  // namespace mmcuda
