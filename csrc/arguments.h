@@ -91,22 +91,39 @@ struct Labels {
   int64_t sets() const { return ranks.size(0) + mask.has_value(); }
 };
 
+// Of label_ranks.
+inline void check_labels(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
+  STD_TORCH_CHECK(!labels.empty() && labels.size() == tolerances.size(),
+                  "tolerances must have one value per label set, got ", tolerances.size(), " for ", labels.size());
+  const int64_t samples = labels[0].numel();
+  STD_TORCH_CHECK(samples <= std::numeric_limits<int32_t>::max(), "labels must have fewer than 2^31 samples, got ",
+                  samples);
+  STD_TORCH_CHECK(views > 0, "views must be positive, got ", views);
+  for (size_t k = 0; k < labels.size(); ++k) {
+    STD_TORCH_CHECK(labels[k].dim() == 1 && labels[k].numel() == samples, "labels must each be [", samples, "]");
+    const bool integer = labels[k].scalar_type() == ScalarType::Long;
+    STD_TORCH_CHECK(integer || labels[k].scalar_type() == ScalarType::Double, "labels must be int64 or float64");
+    STD_TORCH_CHECK(!integer || tolerances[k] == 0, "integer labels are compared for equality, got tolerance ",
+                    tolerances[k]);
+  }
+}
+
 struct ContrastiveArguments {
   Features features;
   Labels labels;
-  Tensor temperature_tensor;
+  Tensor temperature;
   std::vector<double> weights;
   bool inside, one_positive, all;
   bool both_ways;
   bool reduced, mean;
 
-  ContrastiveArguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature,
+  ContrastiveArguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature_,
                        const Tensor& ranks, const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
                        std::vector<double> weights_, std::optional<int64_t> self_offset, const std::string& positives,
                        const std::string& denominator, bool both_ways_, const std::string& reduction)
       : features(rows, columns, self_offset),
         labels(ranks, codes, mask, features),
-        temperature_tensor(temperature),
+        temperature(temperature_),
         weights(std::move(weights_)),
         inside(positives == "inside"),
         one_positive(denominator == "one_positive"),
@@ -168,6 +185,12 @@ struct PairMarginArguments {
   }
 
   ScalarType dtype() const { return compute_dtype(features.rows.scalar_type()); }
+  // The incoming gradient of the losses.
+  Tensor upstream(const Tensor& grad_losses) const {
+    STD_TORCH_CHECK(grad_losses.numel() == features.n && grad_losses.scalar_type() == dtype(), "grad_losses must be [",
+                    features.n, "] in the dtype of the losses");
+    return as_contiguous(grad_losses);
+  }
 };
 
 }  // namespace mmcuda

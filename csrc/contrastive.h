@@ -159,11 +159,12 @@ struct BackwardTerms {
 template <class T>
 struct MarginTerms {
   T margin;
-  const T* weights;    // [K] w_k
-  double* loss;        // forward: [items] sum_j l_ij
-  const T* upstream;   // backward: [items] incoming gradient
-  T* const* gradient;  // backward: as above, -B Y and -B^T X are added here, B_ij = (g_i + g_j) b_ij
-  double* sum;         // backward: [items] sum_j B_ij
+  const T* weights;              // [K] w_k
+  double* loss;                  // forward: [items] sum_j l_ij
+  const T* upstream;             // backward: [items] incoming gradient
+  T* const* gradient;            // backward: as above, -B Y and -B^T X are added here, B_ij = (g_i + g_j) b_ij,
+  bool grad_rows, grad_columns;  // if wanted
+  double* sum;                   // backward: [items] sum_j B_ij
 };
 
 // One instruction set's kernels for one dtype of features. A block pair is (I, J), items 96 I .. and 96 J ..

@@ -6,29 +6,36 @@
 
 #include <torch/csrc/stable/library.h>
 
-STABLE_TORCH_LIBRARY(mmcuda, m) {
+#ifdef MMCUDA_SIMT
+#define MMCUDA_LIBRARY(m) STABLE_TORCH_LIBRARY(mmcuda_simt, m)
+#else
+#define MMCUDA_LIBRARY(m) STABLE_TORCH_LIBRARY(mmcuda, m)
+#endif
+
+MMCUDA_LIBRARY(m) {
   // labels: K tensors [B], int64 (-1 = missing) or float64 (NaN = missing) -> [K, 3, B views] int32: rank, first, last
   m.def("label_ranks(Tensor[] labels, float[] tolerances, SymInt views) -> Tensor");
   // temperature [], ranks [K, 3, L], mask [B, B'], codes, one per label set: empty (an interval of ranks), float64 [L]
   // (Gaussian) or int32 [W, 2, L] (overlap) -> loss [A] or, reduced, []; statistics [S, A]: shift and sum of each
   // exponential sum and for "one_positive" the mean sigmoid of each label set; totals [K, A] float64: how many
-  // positives an anchor has; dots [.., kBlockPairs]: to keep, the dot products of as many block pairs as kMostKept
-  // allows
+  // positives an anchor has; dots [.., kBlockPairs]: to keep, on the CPU, the dot products of as many block pairs as
+  // kMostKept allows. allow_tf32: CUDA may round float32 factors so.
   m.def(
       "contrastive_fwd(Tensor rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, "
-      "float[] weights, SymInt? self_offset, str positives, str denominator, bool both_ways, str reduction, bool keep) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
+      "float[] weights, SymInt? self_offset, str positives, str denominator, bool both_ways, str reduction, bool "
+      "allow_tf32, bool keep) -> (Tensor, Tensor, Tensor, Tensor)");
   // grad_loss as the loss -> grad_rows [.., D], grad_columns [.., D], empty where not needed
   m.def(
       "contrastive_bwd(Tensor grad_loss, Tensor statistics, Tensor totals, Tensor dots, bool need_rows, bool "
       "need_columns, Tensor rows, Tensor? columns, Tensor temperature, Tensor ranks, Tensor[] codes, Tensor? mask, "
-      "float[] weights, SymInt? self_offset, str positives, str denominator, bool both_ways, str reduction) "
-      "-> (Tensor, Tensor)");
+      "float[] weights, SymInt? self_offset, str positives, str denominator, bool both_ways, str reduction, bool "
+      "allow_tf32) -> (Tensor, Tensor)");
   // -> losses [N], means over the columns, totals [K, N]
   m.def(
       "pair_margin_fwd(Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, float[] weights, "
-      "SymInt? self_offset, float margin) -> (Tensor, Tensor)");
+      "SymInt? self_offset, float margin, bool allow_tf32) -> (Tensor, Tensor)");
   m.def(
-      "pair_margin_bwd(Tensor grad_losses, Tensor rows, Tensor? columns, Tensor ranks, Tensor[] codes, "
-      "float[] weights, SymInt? self_offset, float margin) -> (Tensor, Tensor)");
+      "pair_margin_bwd(Tensor grad_losses, bool need_rows, bool need_columns, Tensor rows, Tensor? columns, Tensor "
+      "ranks, Tensor[] codes, float[] weights, SymInt? self_offset, float margin, bool allow_tf32) "
+      "-> (Tensor, Tensor)");
 }

@@ -27,6 +27,11 @@ class Relations(NamedTuple):
     weights: list[float]  # K (+ 1)
 
 
+def _allow_tf32() -> bool:
+    """Whether CUDA may round float32 factors to TF32, as it then may in torch's own products."""
+    return torch.get_float32_matmul_precision() != "highest"
+
+
 def label_ranks(labels: Sequence[Tensor], tolerances: Sequence[float], views: int) -> Tensor:
     """Turn label values into rank intervals: b's positives are the items a with first_b <= rank_a <= last_b.
 
@@ -71,7 +76,8 @@ def contrastive_losses(
         reduction: "none", "mean" or "sum".
     """
     result: tuple[Tensor, Tensor] = _Contrastive.apply(
-        rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways, reduction
+        *(rows, columns, temperature, *relations, self_offset, positives, denominator, both_ways, reduction),
+        _allow_tf32(),
     )
     return result
 
@@ -84,7 +90,9 @@ def pair_margin_losses(
     The losses are differentiable once in the features.
     """
     ranks, codes, _, weights = relations
-    result: tuple[Tensor, Tensor] = _PairMargin.apply(rows, columns, ranks, codes, weights, self_offset, margin)
+    result: tuple[Tensor, Tensor] = _PairMargin.apply(
+        rows, columns, ranks, codes, weights, self_offset, margin, _allow_tf32()
+    )
     return result
 
 
@@ -112,6 +120,7 @@ def _contrastive_fwd_fake(
     denominator: str,
     both_ways: bool,
     reduction: str,
+    allow_tf32: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     anchors = math.prod(rows.shape[:-1]) + (math.prod(columns.shape[:-1]) if both_ways and columns is not None else 0)
@@ -123,7 +132,7 @@ def _contrastive_fwd_fake(
         rows.new_empty(anchors if reduction == "none" else (), dtype=dtype),
         rows.new_empty((slots, anchors), dtype=dtype),
         rows.new_empty((sets, anchors), dtype=torch.float64),
-        rows.new_empty((_kept(rows, columns) if keep else 0, BLOCK * BLOCK), dtype=dtype),
+        rows.new_empty((_kept(rows, columns) if keep and rows.is_cpu else 0, BLOCK * BLOCK), dtype=dtype),
     )
 
 
@@ -156,9 +165,9 @@ def _pair_margin_fwd_fake(
 
 
 def _pair_margin_bwd_fake(
-    grad_losses: Tensor, rows: Tensor, columns: Tensor | None, *args: Any
+    grad_losses: Tensor, need_rows: bool, need_columns: bool, rows: Tensor, columns: Tensor | None, *args: Any
 ) -> tuple[Tensor, Tensor]:
-    return _gradients_fake(rows, columns, True, True)
+    return _gradients_fake(rows, columns, need_rows, need_columns)
 
 
 def _kept(rows: Tensor, columns: Tensor | None) -> int | torch.SymInt:
@@ -202,7 +211,7 @@ class _Contrastive(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> Any:
         if grad_loss is None:
-            return (None,) * 12
+            return (None,) * 13
         statistics, totals, dots, rows, columns, temperature, ranks, mask, *codes = ctx.saved_tensors
         need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
         grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
@@ -231,7 +240,7 @@ class _Contrastive(torch.autograd.Function):
             _once(grad_rows, need_rows, *sources),
             _once(grad_columns, need_columns, *sources),
             _once(grad_temperature, need_temperature, *sources),
-            *(None,) * 9,
+            *(None,) * 10,
         )
 
 
@@ -248,14 +257,14 @@ class _PairMargin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_losses: Tensor | None, _: None) -> Any:
         if grad_losses is None:
-            return (None,) * 7
+            return (None,) * 8
         rows, columns, ranks, *codes = ctx.saved_tensors
         need_rows, need_columns = ctx.needs_input_grad[:2]
         grad_rows, grad_columns = torch.ops.mmcuda.pair_margin_bwd(
-            grad_losses, rows, columns, ranks, codes, *ctx.settings
+            grad_losses, need_rows, need_columns, rows, columns, ranks, codes, *ctx.settings
         )
         sources = (grad_losses, rows, columns)
-        return _once(grad_rows, need_rows, *sources), _once(grad_columns, need_columns, *sources), *(None,) * 5
+        return _once(grad_rows, need_rows, *sources), _once(grad_columns, need_columns, *sources), *(None,) * 6
 
 
 if _extension.native is not None:

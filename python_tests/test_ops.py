@@ -70,7 +70,7 @@ def forward_arguments(layout, variant, dtype=torch.float64, with_mask=False):
     """Return the arguments of the forward but for keep, which are the last ones of the backward."""
     rows, columns, relations, offset = inputs(layout, dtype, with_mask)
     temperature = torch.tensor(0.2, dtype=torch.float64)
-    return [rows, columns, temperature, *relations, offset, *variant, LAYOUTS[layout][3], "none"]
+    return [rows, columns, temperature, *relations, offset, *variant, LAYOUTS[layout][3], "none", False]
 
 
 def test_label_ranks_are_intervals():
@@ -121,10 +121,11 @@ def test_opcheck_of_some_gradients(need, layout):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_opcheck_pair_margin(dtype, layout):
     rows, columns, (ranks, codes, _, weights), offset = inputs(layout, dtype)
-    arguments = (rows, columns, ranks, codes, weights, offset, 1.3)
+    arguments = (rows, columns, ranks, codes, weights, offset, 1.3, False)
     opcheck(OPERATORS.pair_margin_fwd.default, arguments)
     losses, _ = OPERATORS.pair_margin_fwd(*arguments)
-    opcheck(OPERATORS.pair_margin_bwd.default, (torch.rand_like(losses), *arguments))
+    for need in ((True, True), (True, False), (False, True)):
+        opcheck(OPERATORS.pair_margin_bwd.default, (torch.rand_like(losses), *need, *arguments))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -156,14 +157,21 @@ def test_leading_dimensions_are_rows():
         assert torch.equal(gradient.flatten(0, -2), other)
 
 
-def test_gradients_that_are_not_needed_are_empty():
+@pytest.mark.parametrize("loss", ["contrastive", "pair_margin"])
+def test_gradients_that_are_not_needed_are_empty(loss):
     arguments = forward_arguments("cross", VARIANTS[0])
-    losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
-    rows, columns = OPERATORS.contrastive_bwd(losses, *saved, True, True, *arguments)
-    only_rows, none = OPERATORS.contrastive_bwd(losses, *saved, True, False, *arguments)
+    if loss == "contrastive":
+        losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
+        backward = OPERATORS.contrastive_bwd
+    else:
+        rows, columns, _, ranks, codes, _, weights, offset, *_ = arguments
+        arguments = [rows, columns, ranks, codes, weights, offset, 1.3, False]
+        losses, saved, backward = OPERATORS.pair_margin_fwd(*arguments)[0], [], OPERATORS.pair_margin_bwd
+    rows, columns = backward(losses, *saved, True, True, *arguments)
+    only_rows, none = backward(losses, *saved, True, False, *arguments)
     assert none.shape == (0, D)
     assert torch.equal(only_rows, rows)
-    none, only_columns = OPERATORS.contrastive_bwd(losses, *saved, False, True, *arguments)
+    none, only_columns = backward(losses, *saved, False, True, *arguments)
     assert none.shape == (0, D)
     assert torch.equal(only_columns, columns)
 
@@ -171,10 +179,10 @@ def test_gradients_that_are_not_needed_are_empty():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_reductions(variant, layout):
-    *others, _ = forward_arguments(layout, variant)
+    *others, _, allow_tf32 = forward_arguments(layout, variant)
 
     def run(reduction):
-        arguments = [*others, reduction]
+        arguments = [*others, reduction, allow_tf32]
         loss, *saved = OPERATORS.contrastive_fwd(*arguments, True)
         return loss, lambda grad: OPERATORS.contrastive_bwd(grad, *saved, True, True, *arguments)
 
@@ -202,7 +210,7 @@ def test_kept_dot_products_change_no_bit(layout, variant, dtype, implementation)
         offset = None if "cross" in layout else 0
         relations = encoded_relations(Pairs(rows, columns, sets, None, 1, offset))
         temperature = torch.tensor(0.2, dtype=torch.float64)
-        arguments = [rows, columns, temperature, *relations, offset, *variant, "cross" in layout, "none"]
+        arguments = [rows, columns, temperature, *relations, offset, *variant, "cross" in layout, "none", False]
     else:
         arguments = forward_arguments(layout, variant, dtype)
     losses, *saved, dots = OPERATORS.contrastive_fwd(*arguments, True)
@@ -261,9 +269,9 @@ def test_gradcheck_pair_margin(layout):
 
 FORWARD = [
     *("rows", "columns", "temperature", "ranks", "codes", "mask", "weights"),
-    *("self_offset", "positives", "denominator", "both_ways", "reduction"),
+    *("self_offset", "positives", "denominator", "both_ways", "reduction", "allow_tf32"),
 ]
-MARGIN = ["rows", "columns", "ranks", "codes", "weights", "self_offset", "margin"]
+MARGIN = ["rows", "columns", "ranks", "codes", "weights", "self_offset", "margin", "allow_tf32"]
 
 
 def changed(names, arguments, change):
@@ -332,7 +340,7 @@ def test_contrastive_refuses_a_mask(change, message):
 def test_contrastive_refuses_both_ways_without_columns():
     arguments = forward_arguments("self", VARIANTS[0])
     with pytest.raises(RuntimeError, match="both_ways needs columns"):
-        OPERATORS.contrastive_fwd(*arguments[:-2], True, "none", True)
+        OPERATORS.contrastive_fwd(*arguments[:-3], True, "none", False, True)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +371,7 @@ def test_contrastive_backward_refuses(variant, name, change, message):
 
 def test_pair_margin_refuses():
     rows, columns, (ranks, codes, _, weights), offset = inputs("cross")
-    arguments = (rows, columns, ranks, codes, weights, offset, 1.0)
+    arguments = (rows, columns, ranks, codes, weights, offset, 1.0, False)
     for change, message in [
         ({"rows": rows[:8]}, "ranks must be [K, 3, 13] int32"),
         ({"columns": columns[:, 1:]}, "columns must be [.., 5] and not empty"),
@@ -375,7 +383,7 @@ def test_pair_margin_refuses():
     losses, _ = OPERATORS.pair_margin_fwd(*arguments)
     for grad in (losses[1:], losses.float()):
         with pytest.raises(RuntimeError, match=re.escape("grad_losses must be [9] in the dtype of the losses")):
-            OPERATORS.pair_margin_bwd(grad, *arguments)
+            OPERATORS.pair_margin_bwd(grad, True, True, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -401,9 +409,9 @@ def test_ranks_that_label_ranks_does_not_make_are_refused(ranks):
     rows = features(4)
     bad = torch.tensor(ranks, dtype=torch.int32)[None, :, None].expand(1, 3, 4)
     with pytest.raises(RuntimeError, match="ranks must be those of label_ranks"):
-        OPERATORS.pair_margin_fwd(rows, None, bad, [torch.empty(0)], [1.0], None, 1.0)
+        OPERATORS.pair_margin_fwd(rows, None, bad, [torch.empty(0)], [1.0], None, 1.0, False)
 
 
 def test_nothing_that_relates_pairs_is_refused():
     with pytest.raises(RuntimeError, match="at least one label set or a mask is needed"):
-        OPERATORS.pair_margin_fwd(features(4), None, torch.empty(0, 3, 4, dtype=torch.int32), [], [], None, 1.0)
+        OPERATORS.pair_margin_fwd(features(4), None, torch.empty(0, 3, 4, dtype=torch.int32), [], [], None, 1.0, False)

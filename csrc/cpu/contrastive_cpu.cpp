@@ -16,15 +16,13 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kLn2 = 0.6931471805599453;
 
 struct Arguments : ContrastiveArguments {
-  double temperature;
+  double tau;
 
   explicit Arguments(ContrastiveArguments arguments)
       : ContrastiveArguments(std::move(arguments)),
-        temperature(temperature_tensor.scalar_type() == ScalarType::Float
-                        ? *temperature_tensor.const_data_ptr<float>()
-                        : *temperature_tensor.const_data_ptr<double>()) {
-    STD_TORCH_CHECK(temperature > 0 && std::isfinite(temperature), "temperature must be positive and finite, got ",
-                    temperature);
+        tau(temperature.scalar_type() == ScalarType::Float ? *temperature.const_data_ptr<float>()
+                                                           : *temperature.const_data_ptr<double>()) {
+    STD_TORCH_CHECK(tau > 0 && std::isfinite(tau), "temperature must be positive and finite, got ", tau);
   }
 };
 
@@ -53,7 +51,7 @@ struct Pass : Workspace<T> {
         denominators(args.all ? 1 : args.sets()) {
     this->batch.both_ways = args.both_ways;
     this->pack_features(dot_products);
-    this->set_temperature(args.temperature);
+    this->set_temperature(args.tau);
     this->expand_labels(args.labels);
     for (int64_t k = 0; k < denominators; ++k) add_sum(args.all ? Weight::kEvery : Weight::kUnrelated, k);
     for (int64_t k = 0; args.inside && k < args.sets(); ++k) add_sum(Weight::kRelated, k);
@@ -140,11 +138,9 @@ void forward(const Arguments& args, const Kernels<T>& kernels, T* loss, T* stati
 
   T* losses = args.reduced ? pass.per_item(1) : loss;
   pass.for_each_anchor([&](int64_t a, int64_t item) {
-    const auto log_of = [&](int64_t s) {
-      return pass.sums[s].max[item] / args.temperature + std::log(sums[s * items + item]);
-    };
+    const auto log_of = [&](int64_t s) { return pass.sums[s].max[item] / args.tau + std::log(sums[s * items + item]); };
     // Sets that are not active are left out, also because their sums may be empty: log 0.
-    double value = args.one_positive ? linear[item] * kLn2 : -linear[item] / args.temperature;
+    double value = args.one_positive ? linear[item] * kLn2 : -linear[item] / args.tau;
     bool active = false;
     for (int64_t k = 0; k < sets; ++k) {
       const double weight = pass.active_weight(k, a);
@@ -198,16 +194,13 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
   Pass<T> pass(args, kernels, totals, dots.pairs < count_block_pairs(args.features));
   const Batch<T>& batch = pass.batch;
   const int64_t column_block = batch.column_begin / kBlock;
-  const auto start = [&](bool wanted, const Tensor& like, int64_t first_block) {
-    return wanted ? pass.start_gradient(like, first_block)
-                  : empty_cpu({0, args.features.d}, args.features.rows.scalar_type());
-  };
   need_columns &= !args.features.self();
-  Tensor grad_rows = start(need_rows, args.features.rows, 0);
-  Tensor grad_columns = start(need_columns, args.features.columns.value_or(args.features.rows), column_block);
+  Tensor grad_rows = pass.start_gradient(need_rows, args.features.rows, 0);
+  Tensor grad_columns =
+      pass.start_gradient(need_columns, args.features.columns.value_or(args.features.rows), column_block);
   if (!pass.all_poisoned()) {
     std::vector<T> of_logits(args.anchors());  // dL/d(x_i.y_j) = G_ij / tau
-    const double scale = 1 / args.temperature / (args.mean ? static_cast<double>(args.anchors()) : 1);
+    const double scale = 1 / args.tau / (args.mean ? static_cast<double>(args.anchors()) : 1);
     for (int64_t a = 0; a < args.anchors(); ++a) of_logits[a] = static_cast<T>(g[args.reduced ? 0 : a] * scale);
     g = of_logits.data();
     set_coefficients(pass, g, statistics);
@@ -230,8 +223,8 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
         [&](int64_t i, int64_t j, int64_t p) { pass.kernel.backward(batch, terms, i, j, dots.of(p)); });
   }
   const auto as_it_is = [](int64_t, T*) {};
-  if (need_rows) pass.finish_gradient(grad_rows, 0, as_it_is);
-  if (need_columns) pass.finish_gradient(grad_columns, column_block, as_it_is);
+  pass.finish_gradient(grad_rows, 0, as_it_is);
+  pass.finish_gradient(grad_columns, column_block, as_it_is);
   return {grad_rows, grad_columns};
 }
 
@@ -239,7 +232,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> contrastive_fwd_cpu(
     const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature, const Tensor& ranks,
     const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, std::vector<double> weights,
     std::optional<int64_t> self_offset, std::string positives, std::string denominator, bool both_ways,
-    std::string reduction, bool keep) {
+    std::string reduction, bool /*allow_tf32*/, bool keep) {
   const Arguments args({rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
                         denominator, both_ways, reduction});
   const ScalarType dtype = args.dtype();
@@ -263,7 +256,7 @@ std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_loss, const Te
                                                const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
                                                std::vector<double> weights, std::optional<int64_t> self_offset,
                                                std::string positives, std::string denominator, bool both_ways,
-                                               std::string reduction) {
+                                               std::string reduction, bool /*allow_tf32*/) {
   const Arguments args({rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
                         denominator, both_ways, reduction});
   const Saved saved(args, grad_loss, statistics, totals);

@@ -462,7 +462,7 @@ void margin(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i,
 template <class T, class E>
 void margin_backward(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i, int64_t block_j) {
   const Pairs<T> pairs(batch, block_i, block_j);
-  const bool columns = block_i != block_j;
+  const bool columns = terms.grad_columns && block_i != block_j;
   alignas(64) Block<T> squares;
   alignas(64) Block<T> b;  // -B
   squared_distances<T, E>(batch, pairs, squares);
@@ -475,12 +475,12 @@ void margin_backward(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t
   });
   // A near pair's force is large and its difference small: it is added by itself, and left out of sums and products.
   for_near_pairs(batch, pairs, squares, [&](int64_t r, int64_t c) {
-    T* const of_i = terms.gradient[block_i] + r * batch.dp;
-    T* const of_j = terms.gradient[block_j] + c * batch.dp;
+    T* const of_i = terms.grad_rows ? terms.gradient[block_i] + r * batch.dp : nullptr;
+    T* const of_j = columns ? terms.gradient[block_j] + c * batch.dp : nullptr;
     for_differences<E>(batch, pairs.begin_i + r, pairs.begin_j + c, [&](int64_t k, Vec<T> difference) {
       const Vec<T> force = b[r][c] * difference;
-      store(of_i + k, load<Vec<T>>(of_i + k) - force);
-      if (columns) store(of_j + k, load<Vec<T>>(of_j + k) + force);
+      if (of_i) store(of_i + k, load<Vec<T>>(of_i + k) - force);
+      if (of_j) store(of_j + k, load<Vec<T>>(of_j + k) + force);
     });
     b[r][c] = 0;
   });
@@ -489,7 +489,7 @@ void margin_backward(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t
     return {value, value};
   });
   total.for_each_item(pairs, columns, [&](int64_t item, T value) { terms.sum[item] -= value; });
-  add_products<T, E>(batch, pairs, b, true, columns, terms.gradient);
+  add_products<T, E>(batch, pairs, b, terms.grad_rows, columns, terms.gradient);
 }
 
 // ---- the table -----------------------------------------------------------------------------------------------------

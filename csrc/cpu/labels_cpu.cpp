@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "../tensors.h"
+#include "../arguments.h"
 
 namespace mmcuda {
 namespace {
@@ -50,25 +50,18 @@ void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, i
 }
 
 Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
-  STD_TORCH_CHECK(labels.size() == tolerances.size(), "tolerances must have one value per label set, got ",
-                  tolerances.size(), " for ", labels.size());
+  check_labels(labels, tolerances, views);
   const auto sets = static_cast<int64_t>(labels.size());
   const int64_t samples = labels[0].numel();
-  STD_TORCH_CHECK(samples <= std::numeric_limits<int32_t>::max(), "labels must have fewer than 2^31 samples, got ",
-                  samples);
-  STD_TORCH_CHECK(views > 0, "views must be positive, got ", views);
   Tensor ranks = empty_cpu({sets, 3, samples * views}, ScalarType::Int);
   auto* out = ranks.mutable_data_ptr<int32_t>();
   for (int64_t k = 0; k < sets; ++k) {
-    STD_TORCH_CHECK(labels[k].dim() == 1 && labels[k].numel() == samples, "labels must each be [", samples, "]");
     const Tensor values = as_contiguous(labels[k]);
     // The ranks of the samples are written at the end of their place and spread to the views from the front.
     int32_t* rank = out + 3 * (k + 1) * samples * views - 3 * samples;
     if (values.scalar_type() == ScalarType::Long) {
-      STD_TORCH_CHECK(tolerances[k] == 0, "integer labels are compared for equality, got tolerance ", tolerances[k]);
       rank_values<int64_t>(values.const_data_ptr<int64_t>(), samples, 0, rank, rank + samples, rank + 2 * samples);
     } else {
-      STD_TORCH_CHECK(values.scalar_type() == ScalarType::Double, "labels must be int64 or float64");
       rank_values<double>(values.const_data_ptr<double>(), samples, tolerances[k], rank, rank + samples,
                           rank + 2 * samples);
     }

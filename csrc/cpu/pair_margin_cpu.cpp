@@ -25,17 +25,15 @@ struct Pass : Workspace<T> {
 
 // Element e of a tensor of features in the dtype of the computation.
 template <class T>
-auto reader(const Tensor& features) {
-  return [data = features.const_data_ptr(), half = features.scalar_type() == ScalarType::BFloat16](int64_t e) -> T {
-    if (half) return __builtin_bit_cast(float, uint32_t{static_cast<const uint16_t*>(data)[e]} << 16);
-    return static_cast<const T*>(data)[e];
-  };
+T read(const Tensor& features, int64_t e) {
+  if (features.scalar_type() != ScalarType::BFloat16) return static_cast<const T*>(features.const_data_ptr())[e];
+  return __builtin_bit_cast(float, uint32_t{static_cast<const uint16_t*>(features.const_data_ptr())[e]} << 16);
 }
 
 std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
                                                const Tensor& ranks, const std::vector<Tensor>& codes,
                                                std::vector<double> weights, std::optional<int64_t> self_offset,
-                                               double margin) {
+                                               double margin, bool /*allow_tf32*/) {
   const PairMarginArguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
   Tensor losses = empty_cpu({args.features.n}, args.dtype());
   Tensor totals = empty_cpu({args.labels.sets(), args.features.n}, ScalarType::Double);
@@ -55,15 +53,14 @@ std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::op
 }
 
 // dL/dx_i = 2 / pairs sum_j B_ij (x_i - y_j): the kernel leaves -B Y and the sums of B.
-std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const Tensor& rows,
-                                               const std::optional<Tensor>& columns, const Tensor& ranks,
-                                               const std::vector<Tensor>& codes, std::vector<double> weights,
-                                               std::optional<int64_t> self_offset, double margin) {
+std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, bool need_rows, bool need_columns,
+                                               const Tensor& rows, const std::optional<Tensor>& columns,
+                                               const Tensor& ranks, const std::vector<Tensor>& codes,
+                                               std::vector<double> weights, std::optional<int64_t> self_offset,
+                                               double margin, bool /*allow_tf32*/) {
   const PairMarginArguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
   const Features& features = args.features;
-  const Tensor grads = as_contiguous(grad_losses);
-  STD_TORCH_CHECK(grads.numel() == features.n && grads.scalar_type() == args.dtype(), "grad_losses must be [",
-                  features.n, "] in the dtype of the losses");
+  const Tensor grads = args.upstream(grad_losses);
   std::tuple<Tensor, Tensor> result;
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     Pass<T> pass(args, kernels);
@@ -72,23 +69,25 @@ std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, const 
     std::copy_n(grads.const_data_ptr<T>(), features.n, upstream);
     std::vector<double> sum(batch.items, 0.);
     const int64_t column_block = batch.column_begin / kBlock;
-    Tensor grad_rows = pass.start_gradient(features.rows, 0);
-    Tensor grad_columns = features.columns ? pass.start_gradient(*features.columns, column_block)
-                                           : empty_cpu({0, features.d}, features.rows.scalar_type());
+    const Tensor& others = features.self() ? features.rows : *features.columns;
+    Tensor grad_rows = pass.start_gradient(need_rows, features.rows, 0);
+    Tensor grad_columns = pass.start_gradient(need_columns && columns, others, column_block);
     pass.terms.upstream = upstream;
     pass.terms.gradient = pass.gradient_blocks();
+    pass.terms.grad_rows = need_rows;
+    pass.terms.grad_columns = features.self() ? need_rows : need_columns;
     pass.terms.sum = sum.data();
     pass.for_each_block_pair(
         [&](int64_t i, int64_t j, int64_t) { pass.kernel.margin_backward(batch, pass.terms, i, j); });
     const T scale = static_cast<T>(2 / std::max(features.row_pairs(), 1.));
-    const auto finish = [&](Tensor& gradient, const Tensor& like, int64_t first_block) {
-      pass.finish_gradient(gradient, first_block, [&, x = reader<T>(like)](int64_t i, T* row) {
+    const auto finish = [&](Tensor& gradient, const Tensor& of, int64_t first_block) {
+      pass.finish_gradient(gradient, first_block, [&](int64_t i, T* row) {
         const T b = static_cast<T>(sum[first_block * kBlock + i]);
-        for (int64_t k = 0; k < batch.d; ++k) row[k] = scale * (b * x(i * batch.d + k) + row[k]);
+        for (int64_t k = 0; k < batch.d; ++k) row[k] = scale * (b * read<T>(of, i * batch.d + k) + row[k]);
       });
     };
     finish(grad_rows, features.rows, 0);
-    if (features.columns) finish(grad_columns, *features.columns, column_block);
+    finish(grad_columns, others, column_block);
     result = {grad_rows, grad_columns};
   });
   return result;

@@ -113,8 +113,9 @@ class Workspace {
   }
 
   // A new tensor like `like` [.., D] for the gradient of the items from `first_block` on, to be accumulated in
-  // gradient_blocks(): in the tensor itself where its blocks serve as they are, else beside it.
-  Tensor start_gradient(const Tensor& like, int64_t first_block) {
+  // gradient_blocks(): in the tensor itself where its blocks serve as they are, else beside it. Empty unless wanted.
+  Tensor start_gradient(bool wanted, const Tensor& like, int64_t first_block) {
+    if (!wanted) return empty_cpu({0, batch.d}, like.scalar_type());
     Tensor result = empty_cpu(like.sizes(), like.scalar_type());
     const int64_t count = like.numel() / batch.d, blocks = blocks_of(count), size = kBlock * batch.dp;
     auto* data = static_cast<char*>(result.mutable_data_ptr());
