@@ -48,6 +48,9 @@ enum Bug {
   kSharedRace = 10,          // two warps write one word without a barrier between them: the same value, so only a race
   kMirroredTile = 11,        // the sums of a symmetric tile go to its rows where they belong to its columns
   kMissingWarpBarrier = 12,  // lanes read what other lanes of the warp wrote, without a __syncwarp between
+  kGlobalRace = 13,          // two blocks write one word
+  kEarlyReturn = 14,         // threads without work return before a barrier
+  kSharedOverflow = 15,      // the launch asks for too little shared memory
 };
 
 #ifdef MMCUDA_SIMT
@@ -249,9 +252,6 @@ const char* launch(dim3 grid, unsigned threads, size_t shared_bytes, void* strea
 
 // ======================================================= simt =======================================================
 
-// Where a wrapper was called, for the messages of simt: the last argument of each, filled in by the compiler.
-#define MMCUDA_SITE simt::Site site = simt::Site::current()
-
 inline float to_float(float x) { return x; }
 inline float to_float(bfloat16 x) { return simt::bfloat16_to_float(x.bits); }
 inline float to_float(half16 x) { return simt::half_to_float(x.bits); }
@@ -332,8 +332,6 @@ template <auto kKernel, class... Args>
 const char* launch(dim3 grid, unsigned threads, size_t shared_bytes, void*, const Args&... args) {
   return simt::launch(__PRETTY_FUNCTION__, grid, threads, shared_bytes, [&] { kKernel(args...); });
 }
-
-#undef MMCUDA_SITE
 
 #endif
 

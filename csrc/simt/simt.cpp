@@ -32,7 +32,6 @@ MMCUDA_WEAK void __asan_unpoison_memory_region(const volatile void* p, size_t si
 MMCUDA_WEAK void* __tsan_get_current_fiber();
 MMCUDA_WEAK void* __tsan_create_fiber(unsigned flags);
 MMCUDA_WEAK void __tsan_switch_to_fiber(void* fiber, unsigned flags);
-MMCUDA_WEAK void __tsan_set_fiber_name(void* fiber, const char* name);
 MMCUDA_WEAK void __tsan_acquire(void* p);
 MMCUDA_WEAK void __tsan_release(void* p);
 MMCUDA_WEAK void __tsan_ignore_thread_begin();
@@ -166,7 +165,9 @@ struct Machine {
   void (*body)(const void*);
   const void* argument;
 
-  std::deque<Fiber> pool;
+  // Two, so that the thread sanitizer sees neighbouring blocks as threads that have nothing to do with each other: a
+  // fiber that serves one and then the other would order them.
+  std::deque<Fiber> pools[2];
   std::vector<Fiber*> threads;  // of the block
   Fiber* running = nullptr;
   Context host;
@@ -460,8 +461,8 @@ void check_margins() {
   }
 }
 
-void add_fiber() {
-  Fiber& fiber = machine.pool.emplace_back();
+void add_fiber(std::deque<Fiber>& pool) {
+  Fiber& fiber = pool.emplace_back();
   // A page that cannot be touched lies below. Tops differ, so that they do not compete for the same lines of the cache.
   auto* memory = static_cast<unsigned char*>(
       mmap(nullptr, kPage + kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -470,24 +471,25 @@ void add_fiber() {
     std::abort();
   }
   mprotect(memory, kPage, PROT_NONE);
-  const size_t number = machine.pool.size() - 1;
+  const size_t number = pool.size() - 1;
   fiber.context.stack = memory + kPage;
   fiber.context.stack_bytes = kStack - number % 61 * 1088 / 64 * 64;
   if (__tsan_create_fiber) {
     fiber.context.tsan = __tsan_create_fiber(0);
-    char name[32];
-    std::snprintf(name, sizeof(name), "fiber %zu", number);
-    __tsan_set_fiber_name(fiber.context.tsan, name);
   }
   fiber.context.registers.start(memory + kPage, fiber.context.stack_bytes, serve);
 }
 
-void run_block(unsigned block_number) {
+void run_block() {
   const unsigned threads = block.threads.x;
+  std::deque<Fiber>& pool =
+      machine.pools[__tsan_create_fiber ? (block.index.x + block.index.y + block.index.z) % 2 : 0];
+  while (pool.size() < threads) {
+    add_fiber(pool);
+  }
   machine.threads.resize(threads);
   for (unsigned i = 0; i < threads; ++i) {
-    // Threads of the same number are fibers of different numbers in turn: races between blocks are seen, too.
-    Fiber& fiber = machine.pool[__tsan_create_fiber ? (i + block_number) % threads : i];
+    Fiber& fiber = pool[i];
     fiber.index = {i, 0, 0};
     fiber.number = i;
     fiber.lane = i % 32;
@@ -693,9 +695,6 @@ const char* run(const char* signature, dim3 grid, unsigned threads, size_t share
   machine.signature = signature;
   machine.body = body;
   machine.argument = context;
-  while (machine.pool.size() < threads) {
-    add_fiber();
-  }
   if (!machine.region) {
     machine.region = static_cast<unsigned char*>(
         mmap(nullptr, kSharedRegion, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -712,12 +711,11 @@ const char* run(const char* signature, dim3 grid, unsigned threads, size_t share
   block.grid = grid;
   block.threads = threads;
   block.shared_bytes = shared_bytes;
-  unsigned number = 0;
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
         block.index = {x, y, z};
-        run_block(number++);
+        run_block();
       }
     }
   }
