@@ -250,8 +250,9 @@ std::string state(unsigned number) {
   fail(*machine.threads[0], "deadlock,");  // cannot be
 }
 
+bool same(const char* a, const char* b) { return a == b || !std::strcmp(a, b); }
 bool same(const Site& a, const Site& b) {
-  return a.line() == b.line() && a.column() == b.column() && !std::strcmp(a.file_name(), b.file_name());
+  return a.line() == b.line() && a.column() == b.column() && same(a.file_name(), b.file_name());
 }
 
 // ---- the order of fibers
@@ -375,7 +376,7 @@ void meet(const char* name, uint32_t mask, void* arguments, const Site& site, co
   }
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     const Fiber& other = *lanes[std::countr_zero(rest)];
-    if (other.mask != mask || std::strcmp(other.name, name) || !same(other.site, site)) {
+    if (other.mask != mask || !same(other.name, name) || !same(other.site, site)) {
       fail(self, "divergence: %s (mask %08x, %s) meets thread %u, which %s,", name, mask, place(site).c_str(),
            other.number, state(other.number).c_str());
     }
