@@ -67,7 +67,7 @@ struct BackwardTile {
   static constexpr int kFeatures = kPanels * Math::kPanel;
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
   static constexpr int kM = sizeof(T) == 4 && kFeatures <= 128 ? 2 : 1;
-  static constexpr int kN = sizeof(T) == 8 ? 2 : kFeatures <= 64 && sizeof(typename Math::Element) == 2 ? 8 : 4;
+  static constexpr int kN = sizeof(typename Math::Element) > 2 && kPanels > 2 ? 2 : kFeatures <= 64 ? 8 : 4;
   static constexpr int kTile = kWarps * 16 * kM, kColumns = 8 * kN;
   static constexpr int kAccumulators = kFeatures / 8;
   static constexpr int kOwnPanel = kTile * kPanelBytes, kOtherPanel = kColumns * kPanelBytes;
@@ -216,7 +216,7 @@ struct AnyForces {
 // ---- the kernel
 
 template <class Math, int kPanels, template <class, int> class Forces>
-__global__ void __launch_bounds__(BackwardTile<Math, kPanels>::kThreads)
+__global__ void __launch_bounds__(BackwardTile<Math, kPanels>::kThreads, 1)
     backward_kernel(const __grid_constant__ BackwardJob<typename Math::Accumulator> job) {
   using Tile = BackwardTile<Math, kPanels>;
   using T = typename Math::Accumulator;
@@ -290,7 +290,7 @@ __global__ void __launch_bounds__(BackwardTile<Math, kPanels>::kThreads)
       }
       add_tile(acc, tile, stage_of(s));
     }
-  } else if constexpr (kPanels > 1) {
+  } else if constexpr (kPanels == Math::kMostPanels) {
     // Slot s: the s-th own panel and the s-th of stage 1.
     const auto copy_step = [&](int tile, int panel, int slot) {
       copy_panel<Tile::kTile, kThreads>(shared + slot * Tile::kOwnPanel, job.own, row, panel);

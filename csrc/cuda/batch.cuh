@@ -80,7 +80,7 @@ struct Term {
   uint8_t sum;  // exponential sum whose shift is taken
 };
 
-inline constexpr int kPush = 256;  // pairs of the pair margin loss that are nearer than margin / kPush are near pairs
+inline constexpr int kPush = 1 << 15;  // of the pair margin loss: (margin - d) / d is at most this in 16 bits
 
 // The pair margin loss, of which forward and backward need the same.
 template <class T>

@@ -160,7 +160,7 @@ struct WarpSums {
 // One label set of intervals, its positives outside the logarithm, the denominator all pairs, one constant shift: terms
 // are sum_j exp(..) and sum_j r_ij x_i.y_j. One exponential serves row and column.
 struct IntervalSums {
-  static constexpr int kBlocksPerSm = 2;
+  static constexpr int kBlocksPerSm = 2;  // in 32 bits
 
   // ranks of the lane's columns 8 n + 2t from `ranks` on; intervals of its rows 8 r + g
   template <class Math, class T, int kM, int kN>
@@ -323,7 +323,8 @@ struct AnySums {
 // ---- the kernel
 
 template <class Math, class Epilogue>
-__global__ void __launch_bounds__(ForwardTile<Math>::kThreads, Epilogue::kBlocksPerSm)
+__global__ void __launch_bounds__(ForwardTile<Math>::kThreads,
+                                  sizeof(typename Math::Accumulator) == 4 ? Epilogue::kBlocksPerSm : 1)
     forward_kernel(const __grid_constant__ ForwardJob<typename Math::Accumulator> job) {
   using Tile = ForwardTile<Math>;
   using T = typename Math::Accumulator;

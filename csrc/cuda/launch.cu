@@ -82,7 +82,8 @@ class Pass {
   int distance() const { return in_.self_offset < 0 ? kNoSelf : static_cast<int>(in_.self_offset); }
 
   // `terms`: no value of H is larger than this times the largest incoming gradient over the temperature.
-  void make_plan(const void* temperature, bool double_temperature, const void* grad_losses, double terms) {
+  void make_plan(const void* temperature, bool double_temperature, const void* grad_losses, int64_t gradients,
+                 double terms) {
     PlanJob<T> job{};
     job.squares = squares_;
     job.rows = in_.n;
@@ -91,7 +92,7 @@ class Pass {
     job.temperature = temperature;
     job.double_temperature = double_temperature;
     job.grad_losses = std::is_same_v<E, half16> ? static_cast<const T*>(grad_losses) : nullptr;
-    job.anchors = anchors_;
+    job.gradients = gradients;
     job.terms = terms;
     job.plan = plan_;
     call_.template run<plan_kernel<T>>(1, kPrepareThreads, kPrepareThreads * sizeof(T), job);
@@ -362,7 +363,7 @@ class Contrastive : Pass<Math> {
   }
 
   void forward(void* losses, void* statistics, double* totals) {
-    this->make_plan(settings_.temperature, settings_.double_temperature, nullptr, 0);
+    this->make_plan(settings_.temperature, settings_.double_temperature, nullptr, 0, 0);
     this->count_positives(totals);
     Term maxima[2 * kMaxSets], terms[3 * kMaxSets];
     int count = 0;
@@ -384,7 +385,8 @@ class Contrastive : Pass<Math> {
     job.log_sum = log_sum;
     loss_.totals = totals;
     loss_.partial = job.partial;
-    loss_.losses = static_cast<T*>(losses);
+    const bool reduced = settings_.reduction != Reduction::kNone;
+    loss_.losses = reduced ? call_.take<T>(anchors_) : static_cast<T*>(losses);
     loss_.statistics = static_cast<T*>(statistics);
     loss_.log_sum = log_sum;
 
@@ -411,13 +413,21 @@ class Contrastive : Pass<Math> {
       this->Base::forward(Kind::kAny, job, terms, 2 * in_.sets);
     }
     call_.run_for<losses_kernel<T>>(anchors_, loss_);
+    if (reduced) {
+      call_.run<reduce_losses_kernel<T>>(1, kPrepareThreads, kPrepareThreads * sizeof(double), loss_.losses, anchors_,
+                                         factor(), static_cast<T*>(losses));
+    }
   }
 
   void backward(const void* grad_losses, const void* statistics, const double* totals, void* grad_rows,
                 void* grad_columns) {
     double weights = 0;
     for (int k = 0; k < in_.sets; ++k) weights += std::abs(in_.weights[k]);
-    this->make_plan(settings_.temperature, settings_.double_temperature, grad_losses, 4 * weights);
+    const bool reduced = settings_.reduction != Reduction::kNone;
+    loss_.reduced = reduced;
+    loss_.grad_factor = factor();
+    this->make_plan(settings_.temperature, settings_.double_temperature, grad_losses, reduced ? 1 : anchors_,
+                    4 * weights * factor());
     const int64_t items = this->items();
     loss_.totals = totals;
     loss_.grad_losses = static_cast<const T*>(grad_losses);
@@ -449,6 +459,8 @@ class Contrastive : Pass<Math> {
   bool interval_;
   LossJob<T> loss_{};
 
+  double factor() const { return settings_.reduction == Reduction::kMean ? 1 / static_cast<double>(anchors_) : 1; }
+
   void add_sum(Weight weight, int k) {
     sum_[sums_] = {Function::kExponential, weight, static_cast<uint8_t>(k), static_cast<uint8_t>(sums_)};
     ++sums_;
@@ -471,7 +483,7 @@ class PairMargin : Pass<Math> {
   }
 
   void forward(void* losses, double* totals) {
-    this->make_plan(nullptr, false, nullptr, 0);
+    this->make_plan(nullptr, false, nullptr, 0, 0);
     this->count_positives(totals);
     const Term term{Function::kLinear, Weight::kEvery, 0, 0};
     ForwardJob<T> job = this->forward_job();
@@ -492,7 +504,7 @@ class PairMargin : Pass<Math> {
   void backward(const void* grad_losses, void* grad_rows, void* grad_columns) {
     double weights = 0;
     for (int k = 0; k < in_.sets; ++k) weights += std::abs(in_.weights[k]);
-    this->make_plan(nullptr, false, grad_losses, 4 * kPush * weights / pairs_);
+    this->make_plan(nullptr, false, grad_losses, in_.n, 4 * kPush * weights / pairs_);
     T* const upstream = call_.take<T>(this->items());
     call_.run_for<margin_upstream_kernel<T>>(this->items(), static_cast<const T*>(grad_losses), upstream, in_.n,
                                              this->items(), static_cast<T>(2 / pairs_));

@@ -50,12 +50,15 @@ struct Inputs {
   int64_t items() const { return columns ? n + m : n; }
 };
 
+enum class Reduction { kNone, kMean, kSum };
+
 struct ContrastiveSettings {
   const void* temperature;  // one number
   bool double_temperature;  // a double, else a float
   bool inside;              // positives inside the logarithm
   bool all, one_positive;   // denominator; neither: negatives
   bool both_ways;           // columns are anchors, too: A = N + M
+  Reduction reduction;      // of the losses, to one number
 
   int sums(int sets) const { return (all ? 1 : sets) + (inside ? sets : 0); }
   int statistics(int sets) const { return 2 * sums(sets) + (one_positive ? sets : 0); }
@@ -68,10 +71,10 @@ size_t contrastive_backward_workspace(const Inputs& inputs, const ContrastiveSet
 size_t pair_margin_forward_workspace(const Inputs& inputs);
 size_t pair_margin_backward_workspace(const Inputs& inputs);
 
-// losses [A], statistics [S, A], totals [K, A]
+// losses [A], or reduced [1], statistics [S, A], totals [K, A]
 const char* contrastive_forward(const Inputs& inputs, const ContrastiveSettings& settings, void* losses,
                                 void* statistics, double* totals);
-// grad_losses [A] -> grad_rows [N, D], grad_columns [M, D], each null if not wanted
+// grad_losses as the losses -> grad_rows [N, D], grad_columns [M, D], each null if not wanted
 const char* contrastive_backward(const Inputs& inputs, const ContrastiveSettings& settings, const void* grad_losses,
                                  const void* statistics, const double* totals, void* grad_rows, void* grad_columns);
 

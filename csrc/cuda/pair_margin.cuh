@@ -1,8 +1,8 @@
 // The pair margin loss: l_ij = R d^2 + (W - R) max(0, margin - d)^2, d = |x_i - y_j|, on the tiles of the contrastive
 // losses: one more epilogue of the forward and one of the backward.
 //
-// d^2 = |x|^2 + |y|^2 - 2 x.y loses the digits of a distance that is small beside the norms; such near pairs, and those
-// whose force might not fit 16 bits, take the differences of their features instead.
+// d^2 = |x|^2 + |y|^2 - 2 x.y loses the digits of a distance that is small beside the norms; such near pairs take the
+// differences of their features instead.
 
 #pragma once
 
@@ -11,13 +11,16 @@
 
 namespace mmcuda {
 
+// Near: d^2 is smaller than this part of |x|^2 + |y|^2. Its force takes differences, too, where smaller than this part.
 template <class T>
-constexpr T kNear = T(0.01);  // near: d^2 is smaller than this part of |x|^2 + |y|^2, or d than 1 / kPush of the margin
+constexpr T kNear = T(0.01);
+template <class T>
+constexpr T kVeryNear = T(0.0001);
 
 // The pairs of a slice: R, and d^2 from products.
 template <class T, int kM>
 struct MarginSlice {
-  T related[kM][4], square[kM][4];
+  T related[kM][4], square[kM][4], norms[kM][4];
   T all;  // W
 
   // dot(m, v) is x_i.y_j.
@@ -38,15 +41,9 @@ struct MarginSlice {
       const T of_i = load_global<T>(job.margin.squares + pairs.item_of_row(m, v / 2));
       const T value = of_i + of_j[v % 2] - 2 * dot(m, v);
       square[m][v] = value > 0 ? value : T(0);
-      near_square[m][v] = kNear<T> * (of_i + of_j[v % 2]);
+      norms[m][v] = of_i + of_j[v % 2];
     });
   }
-  __device__ __forceinline__ bool near(int m, int v, T margin) const {
-    return square[m][v] < near_square[m][v] || square[m][v] * T(kPush * kPush) < margin * margin;
-  }
-
- private:
-  T near_square[kM][4];
 };
 
 template <class E, class T>
@@ -79,7 +76,7 @@ struct MarginSums {
       for_slice<kM>([&](int m, int v) {
         const bool exists = pairs.full || pairs.exists(m, n, v);
         T square = slice.square[m][v];
-        if (exists && slice.near(m, v, job.margin.margin)) {
+        if (exists && square < kNear<T> * slice.norms[m][v]) {
           square = square_of_difference<typename Math::Element, T>(job.row, pairs.row_of(m, v / 2), job.column,
                                                                    pairs.column_of(n, v % 2));
         }
@@ -97,13 +94,15 @@ struct MarginSums {
 };
 
 // With B_ij = (g_i + g_j) b_ij the gradient of x_i is sum_j B_ij (x_i - y_j): H = -B, and at the end sum_j B_ij times
-// x_i itself. A near pair's force is large and its difference small: it is added by itself, and left out of H.
+// x_i itself, of the same rounded B. Of very near pairs that sum, in 32 bits, would lose the difference: their forces
+// are added by themselves and left out of H. Features of 16 bits that differ do so by more.
 template <class Math, int kM>
 struct MarginForces {
   using T = typename Math::Accumulator;
   using E = typename Math::Element;
   static constexpr bool kLabels = false;
-  T sum[2 * kM] = {};  // of B, the lane's columns only
+  static constexpr bool kAlone = sizeof(E) > 2;  // very near pairs are
+  T sum[2 * kM] = {};                            // of B, the lane's columns only
 
   __device__ __forceinline__ MarginForces(const BackwardJob<T>&, const TilePairs<kM>&) {}
 
@@ -111,55 +110,73 @@ struct MarginForces {
   __device__ __forceinline__ void apply(const BackwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
                                         const unsigned char*, T (&gradient)[kM][kAccumulators][4]) {
     const T unit = T(job.plan->gradient_unit), margin = job.margin.margin;
-    const int first = static_cast<int>(blockIdx.y) * kAccumulators * 8;  // feature of the block's slice
 #pragma unroll 1
     for (int n = 0; n < kN; ++n) {
       const MarginSlice<T, kM> slice(job, job.sets, pairs, n, job.swapped, [&](int m, int v) { return acc[m][0][v]; });
       const T g_j[2] = {load_global<T>(job.margin.upstream + pairs.item_of_column(n, 0)),
                         load_global<T>(job.margin.upstream + pairs.item_of_column(n, 1))};
-      T h[kM][4];
+      T force[kM][4];      // B
+      unsigned alone = 0;  // bit 4 m + v
       for_slice<kM>([&](int m, int v) {
         const bool exists = pairs.full || pairs.exists(m, n, v);
-        const bool near = exists && slice.near(m, v, margin);
-        const int i = pairs.row_of(m, v / 2), j = pairs.column_of(n, v % 2);
-        const T square = near ? square_of_difference<E, T>(job.own, i, job.other, j) : slice.square[m][v],
-                distance = square_root(square);
+        T square = slice.square[m][v];
+        if (exists && square < kNear<T> * slice.norms[m][v]) {
+          square = square_of_difference<E, T>(job.own, pairs.row_of(m, v / 2), job.other, pairs.column_of(n, v % 2));
+          if (kAlone && square < kVeryNear<T> * slice.norms[m][v]) alone |= 1u << (4 * m + v);
+        }
         // Of two equal points the distance has no direction: no force.
+        const T distance = square_root(square);
         const T push = square > 0 && distance < margin ? (margin - distance) / distance : T(0);
         const T upstream = load_global<T>(job.margin.upstream + pairs.item_of_row(m, v / 2)) + g_j[v % 2];
         const T related = slice.related[m][v];
-        const T exact = exists ? upstream * unit * (related - (slice.all - related) * push) : T(0);  // B
-        // What H Y rounds must be rounded in the sum, too: x_i - y_j is smaller than either.
-        const T force = near ? exact : Math::rounded(exact);
-        // The four lanes that have the gradient of the row add the force of each near pair.
-        for (unsigned nears = __ballot_sync(kWholeWarp, near); nears; nears &= nears - 1) {
-          const int source = __ffs(static_cast<int>(nears)) - 1;
-          const T its_force = __shfl_sync(kWholeWarp, force, source);
-          const int its_i = __shfl_sync(kWholeWarp, i, source), its_j = __shfl_sync(kWholeWarp, j, source);
-          if (source >> 2 != lane_id() >> 2) continue;
-          add_force<kAccumulators>(job, its_force, its_i, its_j, first, v / 2, gradient[m]);
-        }
-        sum[2 * m + v / 2] += near ? T(0) : force;
-        h[m][v] = near ? T(0) : -force;
+        force[m][v] = exists ? upstream * unit * (related - (slice.all - related) * push) : T(0);
       });
-      rotate(acc, h);
+      if constexpr (kAlone) {
+        __syncwarp();  // near pairs have parted the lanes
+        add_alone(job, pairs, n, alone, force, gradient);
+      }
+      // What H Y rounds must be rounded in the sum, too: x_i - y_j is smaller than either.
+      for_slice<kM>([&](int m, int v) {
+        const T b = Math::rounded(alone >> (4 * m + v) & 1 ? T(0) : force[m][v]);
+        sum[2 * m + v / 2] += b;
+        force[m][v] = -b;
+      });
+      rotate(acc, force);
     }
   }
 
-  // gradient += force (x_i - y_j)
+  // The forces of the pairs in `alone`, one after the other: the four lanes that have the gradient of its row add it.
   template <int kAccumulators>
-  static __device__ __forceinline__ void add_force(const BackwardJob<T>& job, T force, int i, int j, int first,
-                                                   int half, T (&gradient)[kAccumulators][4]) {
-    const unsigned char* const x = job.own.features + i * job.own.stride;
-    const unsigned char* const y = job.other.features + j * job.other.stride;
+  static __device__ __forceinline__ void add_alone(const BackwardJob<T>& job, const TilePairs<kM>& pairs, int n,
+                                                   unsigned alone, const T (&force)[kM][4],
+                                                   T (&gradient)[kM][kAccumulators][4]) {
+    const int first = static_cast<int>(blockIdx.y) * kAccumulators * 8;  // feature of the block's slice
+    for (;;) {
+      const unsigned lanes = __ballot_sync(kWholeWarp, alone != 0);
+      if (!lanes) break;
+      const int source = __ffs(static_cast<int>(lanes)) - 1;
+      const int bit = __shfl_sync(kWholeWarp, __ffs(static_cast<int>(alone)) - 1, source);
+      T of_bit = 0;
+      for_slice<kM>([&](int m, int v) { of_bit = bit == 4 * m + v ? force[m][v] : of_bit; });
+      const T its_force = __shfl_sync(kWholeWarp, of_bit, source);
+      if (source == lane_id()) alone &= alone - 1;
+      if (source >> 2 != lane_id() >> 2) continue;
+      const int i = pairs.row_of(bit / 4, bit % 4 / 2);
+      const int j = pairs.column_of(n, bit % 2) + 2 * ((source & 3) - (lane_id() & 3));
+      const unsigned char* const x = job.own.features + i * job.own.stride;
+      const unsigned char* const y = job.other.features + j * job.other.stride;
 #pragma unroll
-    for (int a = 0; a < kAccumulators; ++a) {
+      for (int a = 0; a < kAccumulators; ++a) {
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int64_t byte = (int64_t{first} + Math::feature(a, e)) * static_cast<int64_t>(sizeof(E));
-        if (byte >= job.own.bytes) continue;
-        const T difference = widen<T>(load_global<E>(x + byte)) - widen<T>(load_global<E>(y + byte));
-        gradient[a][2 * half + e] += force * difference;
+        for (int e = 0; e < 2; ++e) {
+          const int64_t byte = (int64_t{first} + Math::feature(a, e)) * static_cast<int64_t>(sizeof(E));
+          if (byte >= job.own.bytes) continue;
+          const T difference = widen<T>(load_global<E>(x + byte)) - widen<T>(load_global<E>(y + byte));
+#pragma unroll
+          for (int r = 0; r < 2 * kM; ++r) {
+            gradient[r / 2][a][2 * (r % 2) + e] += r == bit / 2 ? its_force * difference : T(0);
+          }
+        }
       }
     }
   }

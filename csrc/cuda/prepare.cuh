@@ -66,8 +66,8 @@ struct PlanJob {
   int self;
   const void* temperature;  // one number
   int double_temperature;   // a double
-  const T* grad_losses;     // [anchors] backward with H in 16 bits, else null
-  int64_t anchors;
+  const T* grad_losses;     // [gradients] backward with H in 16 bits, else null
+  int64_t gradients;
   double terms;  // no value of H is larger than this times the largest |grad_loss| / temperature
   Plan* plan;
 };
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kPrepareThreads) plan_kernel(const __grid_cons
       largest[side] = square;
     }
   }
-  for (int64_t a = threadIdx.x; job.grad_losses && a < job.anchors; a += kPrepareThreads) {
+  for (int64_t a = threadIdx.x; job.grad_losses && a < job.gradients; a += kPrepareThreads) {
     const T g = job.grad_losses[a] < 0 ? -job.grad_losses[a] : job.grad_losses[a];
     if (finite(g) && g > gradient) gradient = g;
   }

@@ -32,10 +32,12 @@ struct LossJob {
   T* log_sum;                   // [K, A] forward, [K, L] backward
 
   // backward
-  const T* grad_losses;  // [A]
-  T* shift;              // [sums, L]
-  T* coefficient;        // [sums, L] what exp(..) is multiplied with
-  T* positive;           // [K, L] g_i a_ki / n_ki
+  const T* grad_losses;  // [A], or [1] where losses are reduced
+  int reduced;
+  double grad_factor;  // 1, or 1 / A of a mean
+  T* shift;            // [sums, L]
+  T* coefficient;      // [sums, L] what exp(..) is multiplied with
+  T* positive;         // [K, L] g_i a_ki / n_ki
 
   __host__ __device__ int denominators() const { return all ? 1 : sets; }
   __host__ __device__ int sums() const { return denominators() + (inside ? sets : 0); }
@@ -135,6 +137,23 @@ __global__ void __launch_bounds__(kPrepareThreads) losses_kernel(const __grid_co
   }
 }
 
+// The sum of `count` losses times a factor, by one block: each thread adds every kPrepareThreads-th, then a tree.
+template <class T>
+__global__ void __launch_bounds__(kPrepareThreads)
+    reduce_losses_kernel(const T* losses, int64_t count, double factor, T* result) {
+  MMCUDA_DYNAMIC_SHARED(shared);
+  double* const sums = reinterpret_cast<double*>(shared);  // [kPrepareThreads]
+  const int thread = static_cast<int>(threadIdx.x);
+  double sum = 0;
+  for (int64_t a = thread; a < count; a += kPrepareThreads) sum += losses[a];
+  sums[thread] = sum;
+  for (int half = kPrepareThreads / 2; half; half /= 2) {
+    __syncthreads();
+    if (thread < half) sums[thread] += sums[thread + half];
+  }
+  if (thread == 0) *result = static_cast<T>(sums[0] * factor);
+}
+
 // Shifts, coefficients and weights of the positives per item; items that are no anchors have the coefficient 0.
 template <class T>
 __global__ void __launch_bounds__(kPrepareThreads) coefficients_kernel(const __grid_constant__ LossJob<T> job) {
@@ -142,7 +161,9 @@ __global__ void __launch_bounds__(kPrepareThreads) coefficients_kernel(const __g
   const int sums = job.sums();
   for (int64_t i = global_thread(); i < job.items; i += all_threads()) {
     const bool anchor = i < job.anchors;
-    const double g = anchor ? job.grad_losses[i] / plan.temperature * plan.gradient_unit : 0;  // of x_i.y_j
+    const double g =
+        anchor ? job.grad_losses[job.reduced ? 0 : i] * job.grad_factor / plan.temperature * plan.gradient_unit
+               : 0;  // of x_i.y_j
     for (int s = 0; s < sums; ++s) {
       double coefficient = 0;
       if (anchor) {

@@ -51,6 +51,8 @@ struct HalfMath {
   static constexpr int kGroup = 2;          // accumulators (of 8 features) whose fragments of Y come together
   static constexpr int kGroups = 4;         // .. of a panel
   static constexpr int kRun = 2;            // neighbouring features that a lane has
+  static constexpr int kPairsAtOnce = 4;    // pairs of B fragments in registers
+  static constexpr int kMostPanels = 4;     // of a slice of D in the backward
 
   struct A {
     uint32_t r[4];
@@ -129,6 +131,8 @@ struct Tf32Math {
   static constexpr int kGroup = 4;
   static constexpr int kGroups = 1;
   static constexpr int kRun = 4;
+  static constexpr int kPairsAtOnce = kExact ? 1 : 4;
+  static constexpr int kMostPanels = 4;
 
   struct A {
     uint32_t big[4], small[4];
@@ -222,6 +226,8 @@ struct DoubleMath {
   static constexpr int kGroup = 2;
   static constexpr int kGroups = 1;
   static constexpr int kRun = 2;
+  static constexpr int kPairsAtOnce = 1;
+  static constexpr int kMostPanels = 4;
 
   struct A {
     double2 row[2];  // two features of rows g and g + 8
@@ -326,19 +332,25 @@ template <class Math, int kM, int kN>
 __device__ __forceinline__ void multiply_panel(typename Math::Accumulator (&acc)[kM][kN][4], const unsigned char* x,
                                                int row, const unsigned char* y, int column) {
   static_assert(kN % 2 == 0);
+  constexpr int kPairs = kN / 2 < Math::kPairsAtOnce ? kN / 2 : Math::kPairsAtOnce;
 #pragma unroll
   for (int step = 0; step < Math::kSteps; ++step) {
-    typename Math::B b[kN / 2][2];
 #pragma unroll
-    for (int n = 0; n < kN / 2; ++n) Math::load_b(b[n], y, column + 16 * n, step);
+    for (int first = 0; first < kN; first += 2 * kPairs) {
+      typename Math::B b[kPairs][2];
 #pragma unroll
-    for (int m = 0; m < kM; ++m) {
-      typename Math::A a;
-      Math::load_a(a, x, row + 16 * m, step);
-      static_for<Math::kProducts>([&](auto product) {
+      for (int n = 0; n < kPairs; ++n) Math::load_b(b[n], y, column + 8 * first + 16 * n, step);
 #pragma unroll
-        for (int n = 0; n < kN; ++n) Math::template mma<product()>(acc[m][n], a, b[n / 2][n % 2]);
-      });
+      for (int m = 0; m < kM; ++m) {
+        typename Math::A a;
+        Math::load_a(a, x, row + 16 * m, step);
+        static_for<Math::kProducts>([&](auto product) {
+#pragma unroll
+          for (int n = 0; n < 2 * kPairs; ++n) {
+            Math::template mma<product.value>(acc[m][first + n], a, b[n / 2][n % 2]);
+          }
+        });
+      }
     }
   }
 }
@@ -366,8 +378,8 @@ __device__ __forceinline__ void multiply_rows(
           static_for<Math::kProducts>([&](auto product) {
 #pragma unroll
             for (int n = 0; n < Math::kGroup; ++n) {
-              Math::template mma<product()>(gradient[m][(panel * Math::kGroups + group) * Math::kGroup + n], a[m],
-                                            b[n]);
+              Math::template mma<product.value>(gradient[m][(panel * Math::kGroups + group) * Math::kGroup + n], a[m],
+                                                b[n]);
             }
           });
         }

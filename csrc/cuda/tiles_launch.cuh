@@ -34,7 +34,6 @@ const char* Tiles<Math>::forward(Kind kind, const ForwardJob<T>& job, void* stre
 template <class Math, class Use>
 auto with_panels(Kind kind, int panels, const Use& use) {
   using E = typename Math::Element;
-  constexpr int kMost = Tiles<Math>::kMostPanels;
   if (kind == Kind::kInterval) {
     if constexpr (sizeof(E) == 2) {
       if (panels <= 1) return use(std::integral_constant<int, 1>());
@@ -43,7 +42,7 @@ auto with_panels(Kind kind, int panels, const Use& use) {
       if (panels <= 2) return use(std::integral_constant<int, 2>());
     }
   }
-  return use(std::integral_constant<int, kMost>());
+  return use(std::integral_constant<int, Math::kMostPanels>());
 }
 
 template <class Math>
@@ -60,7 +59,7 @@ const char* Tiles<Math>::backward(Kind kind, const BackwardJob<T>& job, int spli
     using Tile = BackwardTile<Math, most()>;
     const dim3 grid(static_cast<unsigned>((int64_t{job.own.count} + Tile::kTile - 1) / Tile::kTile),
                     static_cast<unsigned>((job.panels + most() - 1) / most()), static_cast<unsigned>(splits));
-    if constexpr (most() == kMostPanels) {
+    if constexpr (most() == Math::kMostPanels) {
       if (kind == Kind::kAny) {
         return launch<backward_kernel<Math, most(), AnyForces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
       }

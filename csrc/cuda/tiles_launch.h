@@ -19,7 +19,6 @@ template <class Math>
 struct Tiles {
   using T = typename Math::Accumulator;
   using E = typename Math::Element;
-  static constexpr int kMostPanels = sizeof(E) == 2 ? 4 : sizeof(E) == 4 ? 4 : 4;  // of a slice of D in the backward
 
   static const char* pack(const void* from, void* to, int64_t count, int64_t d, int64_t stride, void* stream);
   static const char* squares(const Side& row, const Side& column, int64_t items, T* squares, void* stream);

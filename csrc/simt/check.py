@@ -46,6 +46,7 @@ class Case:
     scale: float = 1  # of normalised features
     special: str = ""  # "nan row", "near pairs", "misaligned"
     only_rows: bool = False
+    reduction: str = "none"
 
     def name(self) -> str:
         """Describe what differs from the default."""
@@ -198,6 +199,7 @@ class Settings(ctypes.Structure):
     _fields_ = [
         ("temperature", ctypes.c_void_p),
         *((name, ctypes.c_bool) for name in ("double_temperature", "inside", "all", "one_positive", "both_ways")),
+        ("reduction", ctypes.c_int),
     ]
 
 
@@ -339,13 +341,15 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
     settings = Settings(temperature=memory.put(np.array([case.temperature], result_dtype)),
                         double_temperature=dtype == "float64", inside=case.positives == "inside",
                         all=case.denominator == "all", one_positive=case.denominator == "one_positive",
-                        both_ways=case.both_ways)  # fmt: skip
+                        both_ways=case.both_ways,
+                        reduction=["none", "mean", "sum"].index(case.reduction))  # fmt: skip
     case = replace(case, temperature=float(result_dtype.type(case.temperature)))
     anchors = items if case.both_ways else n
-    grad = rng.normal(size=anchors).astype(result_dtype)
+    reduced = case.reduction != "none"
+    grad = rng.normal(size=1 if reduced else anchors).astype(result_dtype)
     sets = len(case.sets)
     sums = (1 if settings.all else sets) + (sets if settings.inside else 0)
-    losses = memory.empty((anchors,), result_dtype)
+    losses = memory.empty(grad.shape, result_dtype)
     statistics = memory.empty((2 * sums + (sets if settings.one_positive else 0), anchors), result_dtype)
     totals = memory.empty((sets, anchors), np.dtype(np.float64))
     grad_rows = memory.empty(rows.shape, rows.dtype, shift)
@@ -378,7 +382,7 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
     if failed:
         raise RuntimeError(failed.decode())
 
-    g = grad.astype(float)
+    g = np.broadcast_to(grad.astype(float) / (anchors if case.reduction == "mean" else 1), (anchors,))
     with np.errstate(invalid="ignore"):
         if case.margin:
             wanted, by_rows, by_columns, counts = pair_margin(x, y, allowed, relations, weights, case, g)
@@ -392,6 +396,8 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
             by_rows, by_columns = dots @ y, dots.T @ x
     if not cross:
         by_rows = by_rows + by_columns
+    if reduced:
+        wanted = np.array([wanted.mean() if case.reduction == "mean" else wanted.sum()])
     errors = {
         "losses": error_of(memory.get(losses).astype(float), wanted),
         "counts": error_of(memory.get(totals), counts),
@@ -431,6 +437,7 @@ def cases() -> list[Case]:
     margins += [Case(n=60, m=90, self_offset=20, d=33, margin=1.5)]
     special = [Case(n=60, special="nan row"), Case(n=60, m=70, special="nan row"), Case(n=40, d=64, special="misaligned"),
                Case(n=40, m=50, special="nan row", both_ways=True), Case(n=600, d=64),
+               *(Case(n=45, reduction=r) for r in ("mean", "sum")), Case(n=20, m=31, reduction="mean", both_ways=True),
                Case(n=30, sets=("interval", "tolerance", "gaussian", "overlap") * 4, positives="inside")]  # fmt: skip
     return shapes + cross + family + large + margins + special
 
