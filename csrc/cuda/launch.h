@@ -1,0 +1,86 @@
+// The losses on device memory, without torch: what the host wrappers call. The maths is in ../contrastive.h.
+//
+// Functions return null, or the text of an error. They only launch kernels on the stream: no allocation, no waiting, so
+// that they may be captured into a graph. All pointers are device memory; every array is contiguous.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../contrastive.h"
+
+namespace mmcuda {
+
+inline constexpr int kMostSets = 16;  // label sets of one loss
+
+// T, the dtype of losses, statistics and masks, is double for kFloat64 and else float.
+enum class Dtype {
+  kBfloat16,
+  kFloat16,
+  kFloat32,        // as exact as float32 multiplications
+  kFloat32AsTf32,  // products of 11 bits, faster
+  kFloat64
+};
+
+// A label set over L items: the rows and, in cross-contrast, the columns behind them.
+struct LabelInput {
+  const int32_t* ranks;  // [3, L] rank, begin and end of the interval; null for the mask
+  const double* values;  // kGaussian: [L]
+  const int32_t* bits;   // kOverlap: [words, 2, L]
+  int64_t words;
+};
+
+struct Inputs {
+  Dtype dtype;
+  const void* rows;     // [N, D]
+  const void* columns;  // [M, D]; null in self-contrast
+  int64_t n, m, d;      // M = N in self-contrast
+  int64_t self_offset;  // row i is column i + self_offset; 0 in self-contrast; -1: no row is a column
+  int sets;             // K, with the mask, which is the last
+  LabelInput labels[kMostSets];
+  double weights[kMostSets];
+  const void* mask;  // [mask_rows, mask_columns] of T, or null
+  int64_t mask_rows, mask_columns;
+
+  int multiprocessors;  // of the device
+  void* workspace;      // at least as large as the function below says, 256-byte aligned
+  void* stream;         // cudaStream_t
+
+  int64_t items() const { return columns ? n + m : n; }
+};
+
+enum class Reduction { kNone, kMean, kSum };
+
+struct ContrastiveSettings {
+  const void* temperature;  // one number
+  bool double_temperature;  // a double, else a float
+  bool inside;              // positives inside the logarithm
+  bool all, one_positive;   // denominator; neither: negatives
+  bool both_ways;           // columns are anchors, too: A = N + M
+  Reduction reduction;      // of the losses, to one number
+
+  int sums(int sets) const { return (all ? 1 : sets) + (inside ? sets : 0); }
+  int statistics(int sets) const { return 2 * sums(sets) + (one_positive ? sets : 0); }
+};
+
+// Bytes; the pointers in `inputs` need not be set, but columns and mask must be null or not, and rows, columns and
+// gradients as aligned as they will be.
+size_t contrastive_forward_workspace(const Inputs& inputs, const ContrastiveSettings& settings);
+size_t contrastive_backward_workspace(const Inputs& inputs, const ContrastiveSettings& settings);
+size_t pair_margin_forward_workspace(const Inputs& inputs);
+size_t pair_margin_backward_workspace(const Inputs& inputs);
+
+// losses [A], or reduced [1], statistics [S, A], totals [K, A]
+const char* contrastive_forward(const Inputs& inputs, const ContrastiveSettings& settings, void* losses,
+                                void* statistics, double* totals);
+// grad_losses as the losses -> grad_rows [N, D], grad_columns [M, D], each null if not wanted
+const char* contrastive_backward(const Inputs& inputs, const ContrastiveSettings& settings, const void* grad_losses,
+                                 const void* statistics, const double* totals, void* grad_rows, void* grad_columns);
+
+// losses [N], means over the columns, totals [K, N]
+const char* pair_margin_forward(const Inputs& inputs, double margin, void* losses, double* totals);
+const char* pair_margin_backward(const Inputs& inputs, double margin, const void* grad_losses, void* grad_rows,
+                                 void* grad_columns);
+
+}  // namespace mmcuda

@@ -1,0 +1,3 @@
+#include "tiles_launch.cuh"
+
+template struct mmcuda::Tiles<mmcuda::Bfloat16Math>;

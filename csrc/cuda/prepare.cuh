@@ -1,0 +1,243 @@
+// What comes before the pairs, one thread or warp an item: aligned features, squared norms, the plan, label sets as the
+// kernels read them, and the number of positives of intervals.
+
+#pragma once
+
+#include "batch.cuh"
+
+namespace mmcuda {
+
+inline constexpr int kPrepareThreads = 256;
+
+__device__ __forceinline__ int64_t global_thread() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ int64_t all_threads() { return int64_t{gridDim.x} * blockDim.x; }
+
+template <class T, class E>
+__device__ __forceinline__ T widen(E x) {
+  if constexpr (sizeof(E) == 2) {
+    return to_float(x);
+  } else {
+    return x;
+  }
+}
+template <class E, class T>
+__device__ __forceinline__ E narrow(T x) {
+  if constexpr (sizeof(E) == 2) {
+    return from_float<E>(x);
+  } else {
+    return x;
+  }
+}
+
+// Features [count, d] to rows of `stride` features, zeros behind the d-th.
+template <class E>
+__global__ void __launch_bounds__(kPrepareThreads)
+    pack_kernel(const E* from, E* to, int64_t count, int64_t d, int64_t stride) {
+  for (int64_t c = global_thread(); c < count * stride; c += all_threads()) {
+    const int64_t column = c % stride;
+    to[c] = column < d ? from[c / stride * d + column] : E{};
+  }
+}
+
+// Squared norm of each item, one warp an item.
+template <class E, class T>
+__global__ void __launch_bounds__(kPrepareThreads) squares_kernel(Side row, Side column, int64_t items, T* squares) {
+  const int64_t warps = all_threads() / 32;
+  for (int64_t item = global_thread() / 32; item < items; item += warps) {
+    const Side& side = item < row.count ? row : column;
+    const unsigned char* const x = side.features + (item - side.first) * side.stride;
+    T sum = 0;
+    for (int64_t k = lane_id(); k * int64_t{sizeof(E)} < side.bytes; k += 32) {
+      const T value = widen<T>(load_global<E>(x + k * sizeof(E)));
+      sum += value * value;
+    }
+#pragma unroll
+    for (int distance = 16; distance; distance /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, distance);
+    if (lane_id() == 0) squares[item] = sum;
+  }
+}
+
+// ---- the plan, by one block
+
+template <class T>
+struct PlanJob {
+  const T* squares;  // per item
+  int64_t rows, columns;
+  int self;
+  const void* temperature;  // one number
+  int double_temperature;   // a double
+  const T* grad_losses;     // [gradients] backward with H in 16 bits, else null
+  int64_t gradients;
+  double terms;  // no value of H is larger than this times the largest |grad_loss| / temperature
+  Plan* plan;
+};
+
+__device__ __forceinline__ bool finite(float x) { return fabsf(x) <= 3.402823466e38f; }  // false for NaN
+__device__ __forceinline__ bool finite(double x) { return fabs(x) <= 1.7976931348623157e308; }
+
+// The largest finite value of [begin, end), of which the thread has visited its share, for all threads; infinity where
+// `bad` for any.
+template <class T>
+__device__ T block_maximum(T* shared, T mine) {
+  const int thread = static_cast<int>(threadIdx.x);
+  shared[thread] = mine;
+  for (int half = kPrepareThreads / 2; half; half /= 2) {
+    __syncthreads();
+    if (thread < half) shared[thread] = shared[thread] > shared[thread + half] ? shared[thread] : shared[thread + half];
+  }
+  __syncthreads();
+  const T result = shared[0];
+  __syncthreads();
+  return result;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPrepareThreads) plan_kernel(const __grid_constant__ PlanJob<T> job) {
+  MMCUDA_DYNAMIC_SHARED(shared);
+  T* const values = reinterpret_cast<T*>(shared);  // [kPrepareThreads]
+  T largest[2] = {0, 0}, bad[2] = {0, 0}, gradient = 0;
+  for (int64_t i = threadIdx.x; i < job.rows + (job.self ? 0 : job.columns); i += kPrepareThreads) {
+    const T square = job.squares[i];
+    const int side = i < job.rows ? 0 : 1;
+    if (!finite(square)) {
+      bad[side] = 1;
+    } else if (square > largest[side]) {
+      largest[side] = square;
+    }
+  }
+  for (int64_t a = threadIdx.x; job.grad_losses && a < job.gradients; a += kPrepareThreads) {
+    const T g = job.grad_losses[a] < 0 ? -job.grad_losses[a] : job.grad_losses[a];
+    if (finite(g) && g > gradient) gradient = g;
+  }
+  for (int side = 0; side < 2; ++side) {
+    largest[side] = block_maximum(values, largest[side]);
+    bad[side] = block_maximum(values, bad[side]);
+  }
+  gradient = block_maximum(values, gradient);
+  if (threadIdx.x != 0) return;
+
+  Plan& plan = *job.plan;
+  plan.temperature = !job.temperature         ? 1
+                     : job.double_temperature ? *static_cast<const double*>(job.temperature)
+                                              : *static_cast<const float*>(job.temperature);
+  plan.scale = 1.4426950408889634 / plan.temperature;
+  plan.shift = sqrt(double(largest[0])) * sqrt(double(largest[job.self ? 0 : 1]));  // Cauchy and Schwarz
+  plan.rows_finite = bad[0] == 0;
+  plan.columns_finite = bad[job.self ? 0 : 1] == 0;
+  plan.constant_shift = 2 * plan.shift * plan.scale < kMaxExponentRange;
+  // A temperature that is none makes every loss NaN, as logits that overflow do.
+  plan.overflow = !(plan.shift * plan.scale <= -double(lowest<T>()) && plan.temperature > 0);
+  const double bound = gradient * job.terms / plan.temperature;
+  plan.gradient_unit = bound > 0 && bound < 1e300 ? exp2(13 - ceil(log2(bound))) : 1;
+}
+
+// Whether the loss of an item is NaN because features are, or because logits overflow.
+template <class T>
+__device__ __forceinline__ bool poisoned(const Plan& plan, const T* squares, int64_t rows, int64_t item) {
+  return plan.overflow || !(item < rows ? plan.columns_finite : plan.rows_finite) || !finite(squares[item]);
+}
+// .. or its gradient, which is NaN, too, where an anchor on the other side has a NaN loss.
+template <class T>
+__device__ __forceinline__ bool gradient_poisoned(const Plan& plan, const T* squares, int64_t rows, int64_t item,
+                                                  bool both_ways) {
+  return poisoned(plan, squares, rows, item) ||
+         !(item < rows ? plan.rows_finite || !both_ways : bool(plan.columns_finite));
+}
+
+// ---- label sets
+
+// Values to T and what T cannot hold of them.
+template <class T>
+__global__ void __launch_bounds__(kPrepareThreads)
+    split_values_kernel(const double* values, T* value, T* rest, int64_t items) {
+  for (int64_t i = global_thread(); i < items; i += all_threads()) {
+    value[i] = static_cast<T>(values[i]);
+    rest[i] = static_cast<T>(values[i] - value[i]);
+  }
+}
+
+// Items to rows or columns of the mask: views are adjacent; rows that are columns read it as these.
+template <class T>  // once for each T that uses it
+__global__ void __launch_bounds__(kPrepareThreads)
+    mask_index_kernel(int32_t* index, int64_t rows, int64_t items, int64_t row_views, int64_t column_views,
+                      int64_t first_column) {
+  for (int64_t i = global_thread(); i < items; i += all_threads()) {
+    index[i] = static_cast<int32_t>(i < rows ? (i + first_column) / row_views : (i - rows) / column_views);
+  }
+}
+
+// ---- n_ki of intervals: how many items of the other side have a rank in the interval, from their number below each
+// rank. Histograms are [sets, sides, bins]: bin r + 1 counts rank r, and the running sum makes it "ranks up to r".
+
+struct IntervalJob {
+  const int32_t* ranks[kMaxSets];  // each [3, items]: rank, begin, end
+  int target[kMaxSets];            // row of totals
+  int64_t rows, items, anchors;
+  int self;
+  int self_offset;  // column of row 0 that is row 0 itself; -1: none
+  int64_t bins;     // items + 1
+  int* histograms;
+  double* totals;  // [K, anchors]
+};
+
+// Ranks are below the number of items; whatever else comes must not leave the array.
+__device__ __forceinline__ int64_t bin_of(int32_t rank, int64_t items) {
+  return rank < 0 ? 0 : rank >= items ? items - 1 : rank;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPrepareThreads) clear_kernel(T* values, int64_t count) {
+  for (int64_t c = global_thread(); c < count; c += all_threads()) values[c] = 0;
+}
+
+template <int kSides>
+__global__ void __launch_bounds__(kPrepareThreads) histogram_kernel(const __grid_constant__ IntervalJob job) {
+  int* const histograms = job.histograms + blockIdx.y * kSides * job.bins;
+  const int32_t* const rank = job.ranks[blockIdx.y];
+  for (int64_t i = global_thread(); i < job.items; i += all_threads()) {
+    const int side = kSides == 2 && i >= job.rows ? 1 : 0;
+    atomicAdd(histograms + side * job.bins + bin_of(rank[i], job.items) + 1, 1);
+  }
+}
+
+// Running sums, a block for each histogram, a stretch for each thread.
+template <int kSides>
+__global__ void __launch_bounds__(kPrepareThreads) scan_kernel(const __grid_constant__ IntervalJob job) {
+  MMCUDA_DYNAMIC_SHARED(shared);
+  int* const sums = reinterpret_cast<int*>(shared);  // [kPrepareThreads]
+  int* const bins = job.histograms + blockIdx.x * job.bins;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int64_t stretch = (job.bins + kPrepareThreads - 1) / kPrepareThreads;
+  const int64_t begin = min(thread * stretch, job.bins), end = min(begin + stretch, job.bins);
+  int sum = 0;
+  for (int64_t b = begin; b < end; ++b) sum += bins[b];
+  sums[thread] = sum;
+  for (int distance = 1; distance < kPrepareThreads; distance *= 2) {
+    __syncthreads();
+    const int before = thread >= distance ? sums[thread - distance] : 0;
+    __syncthreads();
+    sums[thread] += before;
+  }
+  int running = sums[thread] - sum;
+  for (int64_t b = begin; b < end; ++b) {
+    running += bins[b];
+    bins[b] = running;
+  }
+}
+
+template <int kSides>
+__global__ void __launch_bounds__(kPrepareThreads) count_intervals_kernel(const __grid_constant__ IntervalJob job) {
+  const int32_t* const begin = job.ranks[blockIdx.y] + job.items;
+  const int32_t* const end = begin + job.items;
+  for (int64_t i = global_thread(); i < job.anchors; i += all_threads()) {
+    const int other = kSides == 2 && i < job.rows ? 1 : 0;
+    const int* const below = job.histograms + (blockIdx.y * kSides + other) * job.bins;
+    const int count = below[bin_of(end[i], job.items) + 1] - below[bin_of(begin[i], job.items)];
+    // An item's own rank is in its interval.
+    const int64_t j = i - job.rows - job.self_offset;
+    const bool itself = job.self_offset >= 0 && (i < job.rows || (j >= 0 && j < job.rows));
+    job.totals[job.target[blockIdx.y] * job.anchors + i] = count - (itself ? 1 : 0);
+  }
+}
+
+}  // namespace mmcuda

@@ -1,0 +1,79 @@
+// Bodies of tiles_launch.h.
+
+#pragma once
+
+#include "pair_margin.cuh"
+#include "tiles_launch.h"
+
+namespace mmcuda {
+
+template <class Math>
+const char* Tiles<Math>::pack(const void* from, void* to, int64_t count, int64_t d, int64_t stride, void* stream) {
+  return launch<pack_kernel<E>>(blocks_for(count * stride), kPrepareThreads, 0, stream, static_cast<const E*>(from),
+                                static_cast<E*>(to), count, d, stride);
+}
+
+template <class Math>
+const char* Tiles<Math>::squares(const Side& row, const Side& column, int64_t items, T* squares, void* stream) {
+  return launch<squares_kernel<E, T>>(blocks_for(32 * items), kPrepareThreads, 0, stream, row, column, items, squares);
+}
+
+template <class Math>
+const char* Tiles<Math>::forward(Kind kind, const ForwardJob<T>& job, void* stream) {
+  const int64_t supers =
+      job.self ? int64_t{job.row_supers} * (job.row_supers + 1) / 2 : int64_t{job.row_supers} * job.column_supers;
+  const dim3 grid(static_cast<unsigned>(supers));
+  constexpr unsigned kThreads = ForwardTile<Math>::kThreads;
+  const size_t shared = ForwardShared<Math>(job.panels, job.resident, job.terms, job.strip).size;
+  if (kind == Kind::kInterval) return launch<forward_kernel<Math, IntervalSums>>(grid, kThreads, shared, stream, job);
+  if (kind == Kind::kMargin) return launch<forward_kernel<Math, MarginSums>>(grid, kThreads, shared, stream, job);
+  return launch<forward_kernel<Math, AnySums>>(grid, kThreads, shared, stream, job);
+}
+
+// Calls use(std::integral_constant) with the panels of a slice. Only the interval epilogue is worth more than one cut.
+template <class Math, class Use>
+auto with_panels(Kind kind, int panels, const Use& use) {
+  using E = typename Math::Element;
+  if (kind == Kind::kInterval) {
+    if constexpr (sizeof(E) == 2) {
+      if (panels <= 1) return use(std::integral_constant<int, 1>());
+    }
+    if constexpr (sizeof(E) <= 4) {
+      if (panels <= 2) return use(std::integral_constant<int, 2>());
+    }
+  }
+  return use(std::integral_constant<int, Math::kMostPanels>());
+}
+
+template <class Math>
+typename Tiles<Math>::Cut Tiles<Math>::cut(Kind kind, int panels) {
+  return with_panels<Math>(kind, panels, [](auto most) {
+    using Tile = BackwardTile<Math, most()>;
+    return Cut{most(), Tile::kTile, Tile::kColumns};
+  });
+}
+
+template <class Math>
+const char* Tiles<Math>::backward(Kind kind, const BackwardJob<T>& job, int splits, void* stream) {
+  return with_panels<Math>(kind, job.panels, [&](auto most) {
+    using Tile = BackwardTile<Math, most()>;
+    const dim3 grid(static_cast<unsigned>((int64_t{job.own.count} + Tile::kTile - 1) / Tile::kTile),
+                    static_cast<unsigned>((job.panels + most() - 1) / most()), static_cast<unsigned>(splits));
+    if constexpr (most() == Math::kMostPanels) {
+      if (kind == Kind::kAny) {
+        return launch<backward_kernel<Math, most(), AnyForces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
+      }
+      if (kind == Kind::kMargin) {
+        return launch<backward_kernel<Math, most(), MarginForces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
+      }
+    }
+    return launch<backward_kernel<Math, most(), IntervalForces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
+  });
+}
+
+template <class Math>
+const char* Tiles<Math>::add_gradients(const BackwardJob<T>& job, int splits, void* stream) {
+  return launch<add_gradients_kernel<E, T>>(blocks_for(job.own.count * job.d), kPrepareThreads, 0, stream, job, splits);
+}
+
+}  // namespace mmcuda
