@@ -18,6 +18,9 @@ from mmcuda import _extension
 BLOCK, MOST_KEPT = 96, 30_000_000  # kBlock and kMostKept of csrc/contrastive.h
 
 
+operators = torch.ops.mmcuda
+
+
 class Relations(NamedTuple):
     """K label sets as the kernels read them; a mask is one more, the last."""
 
@@ -43,7 +46,7 @@ def label_ranks(labels: Sequence[Tensor], tolerances: Sequence[float], views: in
     Returns:
         [K, 3, B * views] int32: rank, first, last.
     """
-    ranks: Tensor = torch.ops.mmcuda.label_ranks(labels, tolerances, views)
+    ranks: Tensor = operators.label_ranks(labels, tolerances, views)
     return ranks
 
 
@@ -202,7 +205,7 @@ class _Contrastive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
         rows, columns, temperature, ranks, codes, mask, *ctx.settings = inputs
-        loss, statistics, totals, dots = torch.ops.mmcuda.contrastive_fwd(*inputs, any(ctx.needs_input_grad))
+        loss, statistics, totals, dots = operators.contrastive_fwd(*inputs, any(ctx.needs_input_grad))
         ctx.mark_non_differentiable(totals)
         ctx.set_materialize_grads(False)  # none of totals
         ctx.save_for_backward(statistics, totals, dots, rows, columns, temperature, ranks, mask, *codes)
@@ -214,7 +217,7 @@ class _Contrastive(torch.autograd.Function):
             return (None,) * 13
         statistics, totals, dots, rows, columns, temperature, ranks, mask, *codes = ctx.saved_tensors
         need_rows, need_columns, need_temperature = ctx.needs_input_grad[:3]
-        grad_rows, grad_columns = torch.ops.mmcuda.contrastive_bwd(
+        grad_rows, grad_columns = operators.contrastive_bwd(
             grad_loss,
             statistics,
             totals,
@@ -249,7 +252,7 @@ class _PairMargin(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Any:
         rows, columns, ranks, codes, *ctx.settings = inputs
         ctx.save_for_backward(rows, columns, ranks, *codes)
-        losses, totals = torch.ops.mmcuda.pair_margin_fwd(*inputs)
+        losses, totals = operators.pair_margin_fwd(*inputs)
         ctx.mark_non_differentiable(totals)
         ctx.set_materialize_grads(False)  # none of totals
         return losses, totals
@@ -260,7 +263,7 @@ class _PairMargin(torch.autograd.Function):
             return (None,) * 8
         rows, columns, ranks, *codes = ctx.saved_tensors
         need_rows, need_columns = ctx.needs_input_grad[:2]
-        grad_rows, grad_columns = torch.ops.mmcuda.pair_margin_bwd(
+        grad_rows, grad_columns = operators.pair_margin_bwd(
             grad_losses, need_rows, need_columns, rows, columns, ranks, codes, *ctx.settings
         )
         sources = (grad_losses, rows, columns)

@@ -35,8 +35,8 @@ class Pairs(NamedTuple):
 
 
 def for_kernels(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-    """Return rows and columns in a dtype that kernels read: float16 becomes float32."""
-    if pairs.rows.dtype != torch.float16:
+    """Return rows and columns in a dtype that kernels read: on the CPU float16 becomes float32."""
+    if pairs.rows.dtype != torch.float16 or not pairs.rows.is_cpu:
         return pairs.rows, pairs.columns
     return pairs.rows.float(), None if pairs.columns is None else pairs.columns.float()
 

@@ -1,13 +1,14 @@
 """Settings of every test: reproducible examples, no more threads than the tests ask for."""
 
 import dataclasses
+import importlib.util
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
 
-from mmcuda import _extension
+from mmcuda import _extension, functional, ops
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("default")
@@ -18,13 +19,24 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=_extension.native.build_info()["cpu"] if _extension.native else [])
-def implementation(request):
-    """Each instruction set of the kernels that this processor runs, in use."""
-    before = _extension.native.instruction_set()
-    _extension.native.set_instruction_set(request.param)
-    yield request.param
-    _extension.native.set_instruction_set(before)
+INSTRUCTION_SETS = _extension.native.build_info()["cpu"] if _extension.native else []
+SIMT = importlib.util.find_spec("mmcuda._simt") is not None
+
+
+@pytest.fixture(params=[*INSTRUCTION_SETS, *["simt"] * SIMT])
+def implementation(request, monkeypatch):
+    """Each implementation of the operators in use: the instruction sets, and the CUDA kernels run on the CPU."""
+    if request.param == "simt":
+        importlib.import_module("mmcuda._simt")
+        monkeypatch.setattr(ops, "operators", torch.ops.mmcuda_simt)
+        # float16 reaches the kernels as it is
+        monkeypatch.setattr(functional, "for_kernels", lambda pairs: (pairs.rows, pairs.columns))
+        yield "simt"
+    else:
+        before = _extension.native.instruction_set()
+        _extension.native.set_instruction_set(request.param)
+        yield request.param
+        _extension.native.set_instruction_set(before)
 
 
 @pytest.fixture(scope="session")

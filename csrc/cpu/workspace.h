@@ -90,7 +90,7 @@ class Workspace {
 
   void expand_labels(const Labels& labels) {
     sets_.resize(labels.sets());
-    for (size_t k = 0; k < labels.codes.size(); ++k) expand(labels, k);
+    for (int64_t k = 0; k < labels.ranks.size(0); ++k) expand(labels, k);
     if (labels.mask) expand_mask(*labels.mask);
     batch.sets = labels.sets();
     batch.set = sets_.data();

@@ -415,8 +415,13 @@ def cases() -> list[Case]:
     """Shapes, relations, variants, special inputs."""
     variants = [
         {"positives": p, "denominator": d}
-        for p, d in [("outside", "all"), ("inside", "all"), ("outside", "negatives"), ("inside", "negatives"),
-                     ("outside", "one_positive")]  # fmt: skip
+        for p, d in [
+            ("outside", "all"),
+            ("inside", "all"),
+            ("outside", "negatives"),
+            ("inside", "negatives"),
+            ("outside", "one_positive"),
+        ]  # fmt: skip
     ]
     shapes = [Case(n=n, d=d) for n, d in [(1, 1), (2, 3), (7, 8), (128, 64), (129, 65), (300, 128), (270, 200)]]
     shapes += [Case(n=64, d=130), Case(n=200, d=256), Case(n=70, d=300), Case(n=96, d=520)]
@@ -427,7 +432,7 @@ def cases() -> list[Case]:
     family = [Case(n=50, sets=s, **v) for s in [("interval",), *relations] for v in variants]
     family += [Case(n=52, m=78, sets=s, both_ways=True, **v) for s in [("interval",), ("mask",)] for v in variants]
     family += [Case(n=40, m=90, sets=s, self_offset=30, **variants[i % 5]) for i, s in enumerate(relations)]
-    family += [Case(n=140, m=150, sets=("mask", ), self_offset=-1, temperature=0.01, **variants[3])]
+    family += [Case(n=140, m=150, sets=("mask",), self_offset=-1, temperature=0.01, **variants[3])]
     large = [Case(n=140, temperature=0.01, sets=s, **v) for s in [("interval",), ("gaussian",)] for v in variants]
     margins = [Case(n=n, m=m, d=d, margin=1.0, sets=s, special=special)
                for n, m, d, s, special in [(50, 0, 24, ("interval",), ""), (140, 0, 70, ("gaussian",), "near pairs"),

@@ -1,0 +1,51 @@
+// The device on which an operator runs: made current, with its stream and memory. With MMCUDA_SIMT the CPU plays it.
+
+#pragma once
+
+#include "../tensors.h"
+
+#ifdef MMCUDA_SIMT
+#define MMCUDA_DEVICE_LIBRARY(m) STABLE_TORCH_LIBRARY_IMPL(mmcuda_simt, CPU, m)
+#else
+#include <torch/csrc/stable/accelerator.h>
+#define MMCUDA_DEVICE_LIBRARY(m) STABLE_TORCH_LIBRARY_IMPL(mmcuda, CUDA, m)
+#endif
+
+namespace mmcuda {
+
+#ifdef MMCUDA_SIMT
+
+class Device {
+ public:
+  explicit Device(const Tensor&) {}
+
+  Tensor empty(IntHeaderOnlyArrayRef sizes, ScalarType dtype) const { return empty_cpu(sizes, dtype); }
+  void* stream() const { return nullptr; }
+  int multiprocessors() const { return 3; }
+};
+
+#else
+
+int device_multiprocessors(int device);  // device.cu
+
+class Device {
+ public:
+  explicit Device(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {}
+
+  Tensor empty(IntHeaderOnlyArrayRef sizes, ScalarType dtype) const {
+    return mmcuda::empty(sizes, dtype, aoti_torch_device_type_cuda(), index_);
+  }
+  void* stream() const { return torch::stable::accelerator::getCurrentStream(index_).nativeHandle(); }
+  int multiprocessors() const { return device_multiprocessors(index_); }
+
+ private:
+  int32_t index_;
+  torch::stable::accelerator::DeviceGuard guard_;
+};
+
+#endif
+
+// After a launch.
+inline void check(const char* error) { STD_TORCH_CHECK(!error, "CUDA error in a kernel of mmcuda: ", error); }
+
+}  // namespace mmcuda
