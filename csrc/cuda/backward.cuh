@@ -67,8 +67,11 @@ struct BackwardTile {
   static constexpr int kPanels = kPanels_;
   static constexpr int kFeatures = kPanels * Math::kPanel;
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
-  static constexpr int kM = kWide && sizeof(T) == 4 && kFeatures <= 128 ? 2 : 1;
-  static constexpr int kN = !kWide || (sizeof(typename Math::Element) > 2 && kPanels > 2) ? 2 : kFeatures <= 64 ? 8 : 4;
+  static constexpr int kM = kWide && sizeof(T) == 4 && Math::kProducts == 1 && kFeatures <= 128 ? 2 : 1;
+  static constexpr int kN = !kWide || sizeof(T) == 8                         ? 2
+                            : kFeatures <= 64                                ? 8
+                            : kM == 2 && sizeof(typename Math::Element) == 4 ? 2
+                                                                             : 4;
   static constexpr int kTile = kWarps * 16 * kM, kColumns = 8 * kN;
   static constexpr int kAccumulators = kFeatures / 8;
   static constexpr int kOwnPanel = kTile * kPanelBytes, kOtherPanel = kColumns * kPanelBytes;

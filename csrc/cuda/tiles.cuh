@@ -52,7 +52,7 @@ struct HalfMath {
   static constexpr int kGroups = 4;         // .. of a panel
   static constexpr int kRun = 2;            // neighbouring features that a lane has
   static constexpr int kPairsAtOnce = 4;    // pairs of B fragments in registers
-  static constexpr int kStepsAtOnce = 4;    // unrolled
+  static constexpr int kStepsAtOnce = 2;    // unrolled
   static constexpr int kMostPanels = 4;     // of a slice of D in the backward
 
   struct A {
