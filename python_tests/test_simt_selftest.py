@@ -34,6 +34,9 @@ BUGS = {
     "kGlobalRace": ("thread", r"data race .*store_global"),
     "kEarlyReturn": ("plain", r"divergence: the thread has returned from the kernel, .* __syncthreads"),
     "kSharedOverflow": ("plain", r"out of bounds: cp.async to shared memory .* at byte 24560 of 24560"),
+    "kMaskWithoutCaller": ("plain", r"__ballot_sync .* the mask fffffffe lacks the caller, lane 0, .*collect_kernel"),
+    "kShuffleOutside": ("plain", r"__shfl_xor_sync .* reads lane 16, which the mask 0000ffff lacks"),
+    "kWriteBehindEnd": ("plain", r"somebody wrote behind the 1024 bytes of shared memory"),
 }  # fmt: skip
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be compiled for the CPU")

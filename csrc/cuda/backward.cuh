@@ -60,14 +60,18 @@ struct alignas(kCount * sizeof(E)) Run {
   E values[kCount];
 };
 
-template <class Math, int kPanels_>
+// `kWide`: as many accumulators as an epilogue of few registers leaves room for.
+template <class Math, int kPanels_, bool kWide>
 struct BackwardTile {
   using T = typename Math::Accumulator;
   static constexpr int kPanels = kPanels_;
   static constexpr int kFeatures = kPanels * Math::kPanel;
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
-  static constexpr int kM = sizeof(T) == 4 && kFeatures <= 128 ? 2 : 1;
-  static constexpr int kN = sizeof(typename Math::Element) > 2 && kPanels > 2 ? 2 : kFeatures <= 64 ? 8 : 4;
+  static constexpr int kM = kWide && sizeof(T) == 4 && Math::kProducts == 1 && kFeatures <= 128 ? 2 : 1;
+  static constexpr int kN = !kWide || sizeof(T) == 8                         ? 2
+                            : kFeatures <= 64                                ? 8
+                            : kM == 2 && sizeof(typename Math::Element) == 4 ? 2
+                                                                             : 4;
   static constexpr int kTile = kWarps * 16 * kM, kColumns = 8 * kN;
   static constexpr int kAccumulators = kFeatures / 8;
   static constexpr int kOwnPanel = kTile * kPanelBytes, kOtherPanel = kColumns * kPanelBytes;
@@ -83,7 +87,7 @@ struct BackwardTile {
 template <class Math, int kM>
 struct IntervalForces {
   using T = typename Math::Accumulator;
-  static constexpr bool kLabels = true;
+  static constexpr bool kLabels = true;  // of a tile's columns, in shared memory
   int begin[2 * kM], span[2 * kM];
   T coefficient[2 * kM], positive[2 * kM];  // of the lane's rows 8 r + g
 
@@ -216,9 +220,12 @@ struct AnyForces {
 // ---- the kernel
 
 template <class Math, int kPanels, template <class, int> class Forces>
-__global__ void __launch_bounds__(BackwardTile<Math, kPanels>::kThreads, 1)
+using TileOf = BackwardTile<Math, kPanels, Forces<Math, 1>::kLabels>;
+
+template <class Math, int kPanels, template <class, int> class Forces>
+__global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
     backward_kernel(const __grid_constant__ BackwardJob<typename Math::Accumulator> job) {
-  using Tile = BackwardTile<Math, kPanels>;
+  using Tile = TileOf<Math, kPanels, Forces>;
   using T = typename Math::Accumulator;
   using E = typename Math::Element;
   constexpr int kM = Tile::kM, kN = Tile::kN, kThreads = Tile::kThreads;

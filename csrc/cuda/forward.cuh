@@ -127,31 +127,38 @@ struct WarpSums {
     const int lane = lane_id(), odd = lane & 1, high = lane >> 1 & 1;
     T half[kRows / 2];
 #pragma unroll
-    for (int r = 0; r < kRows / 2; ++r) {
-      const T keep = odd ? value[2 * r + 1] : value[2 * r], give = odd ? value[2 * r] : value[2 * r + 1];
-      half[r] = combine(keep, __shfl_xor_sync(kWholeWarp, give, 1));
-    }
+    for (int r = 0; r < kRows / 2; ++r) half[r] = exchange(value[2 * r], value[2 * r + 1], odd, 1);
 #pragma unroll
     for (int r = 0; r < kRows / 4; ++r) {
-      const T keep = high ? half[2 * r + 1] : half[2 * r], give = high ? half[2 * r] : half[2 * r + 1];
-      const T total = combine(keep, __shfl_xor_sync(kWholeWarp, give, 2));
+      const T total = exchange(half[2 * r], half[2 * r + 1], high, 2);
       T* const sum = row + term * row_stride + 8 * (4 * r + 2 * high + odd) + (lane >> 2);
       *sum = combine(*sum, total);
     }
   }
-  // value[e] is of column 8 n + 2t + e.
-  __device__ __forceinline__ void add_columns(int term, int n, const T (&value)[2]) const {
+  // value[c] is of column 8 (c / 2) + 2t + c % 2. The eight lanes of a column do likewise.
+  template <int kColumns>
+  __device__ __forceinline__ void add_columns(int term, const T (&value)[kColumns]) const {
+    static_assert(kColumns == 4 || kColumns == 8);
     if (!columns) return;
-    const int lane = lane_id(), odd = lane >> 2 & 1;
-    T total = combine(odd ? value[1] : value[0], __shfl_xor_sync(kWholeWarp, odd ? value[0] : value[1], 4));
-    total = combine(total, __shfl_xor_sync(kWholeWarp, total, 8));
+    const int lane = lane_id(), g = lane >> 2;
+    T half[kColumns / 2], quarter[kColumns / 4];
+#pragma unroll
+    for (int c = 0; c < kColumns / 2; ++c) half[c] = exchange(value[2 * c], value[2 * c + 1], g & 1, 4);
+#pragma unroll
+    for (int c = 0; c < kColumns / 4; ++c) quarter[c] = exchange(half[2 * c], half[2 * c + 1], g & 2, 8);
+    T total;
     if (!planted(kDivergentCollective) || lane < 16) {
-      total = combine(total, __shfl_xor_sync(kWholeWarp, total, 16));
+      total = exchange(quarter[0], quarter[kColumns / 4 - 1], g & 4, 16);
     }
-    if (lane < 8) {
-      T* const sum = column + term * column_stride + 8 * n + 2 * (lane & 3) + odd;
-      *sum = combine(*sum, total);
-    }
+    const int c = g % kColumns;
+    T* const sum = column + term * column_stride + 8 * (c / 2) + 2 * (lane & 3) + c % 2;
+    if (kColumns == 8 || g < 4) *sum = combine(*sum, total);
+  }
+
+ private:
+  // Of two values that two lanes both have, one keeps the first, the other, `odd`, the second, each for both.
+  __device__ __forceinline__ T exchange(T first, T second, bool odd, int distance) const {
+    return combine(odd ? second : first, __shfl_xor_sync(kWholeWarp, odd ? first : second, distance));
   }
 };
 
@@ -169,41 +176,40 @@ struct IntervalSums {
                                              const int* ends) {
     exclude(acc, pairs, lowest<T>());  // exp is 0 there
     const T shift = T(job.plan->shift), scale = T(job.plan->scale);
-    T of_row[2 * kM] = {};
+    T of_row[2 * kM] = {}, of_column[2 * kN] = {};
 #pragma unroll
-    for (int n = 0; n < kN; ++n) {
-      T of_column[2] = {};
-      for_slice<kM>([&](int m, int v) {
+    for (int m = 0; m < kM; ++m) {
+      for_slice<kN>([&](int n, int v) {
         const T e = exp2_of((acc[m][n][v] - shift) * scale);
         of_row[2 * m + v / 2] += e;
-        of_column[v % 2] += e;
+        of_column[2 * n + v % 2] += e;
       });
-      sums.add_columns(0, n, of_column);
     }
     sums.add_rows(0, of_row);
+    sums.add_columns(0, of_column);
 
     exclude(acc, pairs, T(0));
-    int begin[2 * kM], span[2 * kM];
 #pragma unroll
-    for (int r = 0; r < 2 * kM; ++r) {
-      begin[r] = begins[8 * r];
-      span[r] = ends[8 * r] - begin[r];
-      of_row[r] = 0;
-    }
+    for (int c = 0; c < 2 * kN; ++c) of_column[c] = 0;
 #pragma unroll
-    for (int n = 0; n < kN; ++n) {
-      const int2 rank = load_shared<int2>(ranks + 8 * n);
-      T of_column[2] = {};
-      for_slice<kM>([&](int m, int v) {
-        const int r = 2 * m + v / 2;
-        const bool related = unsigned((v % 2 ? rank.y : rank.x) - begin[r]) <= unsigned(span[r]);
-        const T linear = related ? acc[m][n][v] : T(0);
-        of_row[r] += linear;
-        of_column[v % 2] += linear;
-      });
-      sums.add_columns(1, n, of_column);
+    for (int m = 0; m < kM; ++m) {
+      const int begin[2] = {begins[16 * m], begins[16 * m + 8]};
+      const int span[2] = {ends[16 * m] - begin[0], ends[16 * m + 8] - begin[1]};
+      of_row[2 * m] = of_row[2 * m + 1] = 0;
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+        const int2 rank = load_shared<int2>(ranks + 8 * n);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+          const bool related = unsigned((v % 2 ? rank.y : rank.x) - begin[v / 2]) <= unsigned(span[v / 2]);
+          const T linear = related ? acc[m][n][v] : T(0);
+          of_row[2 * m + v / 2] += linear;
+          of_column[2 * n + v % 2] += linear;
+        }
+      }
     }
     sums.add_rows(1, of_row);
+    sums.add_columns(1, of_column);
   }
 
   template <class T, int kM, int kN>
@@ -234,7 +240,7 @@ struct AnySums {
       const T* const shift = shifted ? job.shift + term.sum * job.shift_stride : nullptr;
       const T* const log_sum = softplus ? job.log_sum + term.set * job.anchors : nullptr;
       const int last = static_cast<int>(job.anchors) - 1;  // columns need not be anchors
-      T of_row[2 * kM], row_shift[2 * kM], row_log[2 * kM];
+      T of_row[2 * kM], row_shift[2 * kM], row_log[2 * kM], of_columns[2 * kN];
 #pragma unroll
       for (int r = 0; r < 2 * kM; ++r) {
         const int i = pairs.item_of_row(r / 2, r % 2);
@@ -282,10 +288,11 @@ struct AnySums {
           of_row[r] = sums.combine(of_row[r], value_i);
           of_column[v % 2] = sums.combine(of_column[v % 2], value_j);
         });
-        sums.add_columns(t, n, of_column);
+        append(of_columns, of_column);
         rotate(acc);
       }
       sums.add_rows(t, of_row);
+      sums.add_columns(t, of_columns);
     }
   }
 
@@ -306,6 +313,15 @@ struct AnySums {
     for_slice<kM>([&](int m, int v) {
       if (!pairs.exists(m, n, v)) weight[0][m][v] = weight[1][m][v] = 0;
     });
+  }
+
+  // Sums of two columns behind those before.
+  template <class T, int kColumns>
+  static __device__ __forceinline__ void append(T (&of_columns)[kColumns], const T (&of_column)[2]) {
+#pragma unroll
+    for (int c = 0; c + 2 < kColumns; ++c) of_columns[c] = of_columns[c + 2];
+    of_columns[kColumns - 2] = of_column[0];
+    of_columns[kColumns - 1] = of_column[1];
   }
 
   // The next column of accumulators comes to the front.

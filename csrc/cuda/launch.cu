@@ -1,6 +1,7 @@
 // Which kernels a loss needs, in which order, and what they pass on. See launch.h.
 
 #include <algorithm>
+#include <cmath>
 
 #include "launch.h"
 #include "reduce.cuh"
@@ -243,13 +244,21 @@ class Pass {
     }
   }
 
-  // As many super-blocks as keep a large device busy, and no more: each item has as many slots as there are in a row.
+  // About four super-blocks a multiprocessor, or one a tile: each item has as many slots as there are in a row.
   void cut_forward() {
-    constexpr int kSide = 32;
     const int row_tiles = tiles_of(in_.n, kTile), column_tiles = tiles_of(in_.m, kTile);
-    row_supers_ = std::min(row_tiles, kSide);
-    column_supers_ = self_ ? row_supers_ : std::min(column_tiles, kSide * kSide / row_supers_);
-    if (!self_) row_supers_ = std::min(row_tiles, kSide * kSide / column_supers_);
+    const double wanted = 4. * std::max(in_.multiprocessors, 1);
+    const auto cut = [](int tiles, double supers) {  // evenly
+      const int size = std::max(1, static_cast<int>(tiles / supers + 0.5));
+      return (tiles + size - 1) / size;
+    };
+    if (self_) {
+      row_supers_ = column_supers_ = cut(row_tiles, std::sqrt(2 * wanted));
+    } else {
+      row_supers_ = cut(row_tiles, std::sqrt(wanted));
+      column_supers_ = cut(column_tiles, wanted / row_supers_);
+      row_supers_ = cut(row_tiles, wanted / column_supers_);
+    }
   }
 
   void count_intervals(double* totals) {

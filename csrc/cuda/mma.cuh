@@ -51,6 +51,9 @@ enum Bug {
   kGlobalRace = 13,          // two blocks write one word
   kEarlyReturn = 14,         // threads without work return before a barrier
   kSharedOverflow = 15,      // the launch asks for too little shared memory
+  kMaskWithoutCaller = 16,   // a collective's mask lacks a lane that calls it
+  kShuffleOutside = 17,      // a shuffle reads a lane outside its mask
+  kWriteBehindEnd = 18,      // a plain store behind the end of shared memory
 };
 
 #ifdef MMCUDA_SIMT

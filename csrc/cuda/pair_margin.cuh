@@ -68,7 +68,7 @@ struct MarginSums {
   template <class Math, class T, int kM, int kN>
   static __device__ __forceinline__ void add(const ForwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
                                              const WarpSums<T>& sums, const int*, const int*, const int*) {
-    T of_row[2 * kM] = {};
+    T of_row[2 * kM] = {}, of_columns[2 * kN];
 #pragma unroll 1
     for (int n = 0; n < kN; ++n) {
       const MarginSlice<T, kM> slice(job, job.sets, pairs, n, false, [&](int m, int v) { return acc[m][0][v]; });
@@ -85,11 +85,12 @@ struct MarginSums {
         of_row[2 * m + v / 2] += exists ? loss : T(0);
         of_column[v % 2] += exists ? loss : T(0);
       });
-      __syncwarp();  // near pairs have parted the lanes
-      sums.add_columns(0, n, of_column);
+      AnySums::append(of_columns, of_column);
       AnySums::rotate(acc);
     }
+    __syncwarp();  // near pairs have parted the lanes
     sums.add_rows(0, of_row);
+    sums.add_columns(0, of_columns);
   }
 };
 

@@ -52,6 +52,7 @@ struct HalfMath {
   static constexpr int kGroups = 4;         // .. of a panel
   static constexpr int kRun = 2;            // neighbouring features that a lane has
   static constexpr int kPairsAtOnce = 4;    // pairs of B fragments in registers
+  static constexpr int kStepsAtOnce = 2;    // unrolled
   static constexpr int kMostPanels = 4;     // of a slice of D in the backward
 
   struct A {
@@ -132,6 +133,7 @@ struct Tf32Math {
   static constexpr int kGroups = 1;
   static constexpr int kRun = 4;
   static constexpr int kPairsAtOnce = kExact ? 1 : 4;
+  static constexpr int kStepsAtOnce = kExact ? 1 : 4;
   static constexpr int kMostPanels = 4;
 
   struct A {
@@ -227,6 +229,7 @@ struct DoubleMath {
   static constexpr int kGroups = 1;
   static constexpr int kRun = 2;
   static constexpr int kPairsAtOnce = 1;
+  static constexpr int kStepsAtOnce = 1;
   static constexpr int kMostPanels = 4;
 
   struct A {
@@ -333,7 +336,7 @@ __device__ __forceinline__ void multiply_panel(typename Math::Accumulator (&acc)
                                                int row, const unsigned char* y, int column) {
   static_assert(kN % 2 == 0);
   constexpr int kPairs = kN / 2 < Math::kPairsAtOnce ? kN / 2 : Math::kPairsAtOnce;
-#pragma unroll
+#pragma unroll Math::kStepsAtOnce
   for (int step = 0; step < Math::kSteps; ++step) {
 #pragma unroll
     for (int first = 0; first < kN; first += 2 * kPairs) {

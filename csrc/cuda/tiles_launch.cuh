@@ -30,45 +30,44 @@ const char* Tiles<Math>::forward(Kind kind, const ForwardJob<T>& job, void* stre
   return launch<forward_kernel<Math, AnySums>>(grid, kThreads, shared, stream, job);
 }
 
-// Calls use(std::integral_constant) with the panels of a slice. Only the interval epilogue is worth more than one cut.
-template <class Math, class Use>
-auto with_panels(Kind kind, int panels, const Use& use) {
-  using E = typename Math::Element;
-  if (kind == Kind::kInterval) {
-    if constexpr (sizeof(E) == 2) {
-      if (panels <= 1) return use(std::integral_constant<int, 1>());
-    }
-    if constexpr (sizeof(E) <= 4) {
-      if (panels <= 2) return use(std::integral_constant<int, 2>());
-    }
+// One instantiation of the backward: its tile, and its launch.
+template <class Math, int kPanels, template <class, int> class Forces>
+struct Backward {
+  using Tile = TileOf<Math, kPanels, Forces>;
+  static const char* run(const BackwardJob<typename Math::Accumulator>& job, int splits, void* stream) {
+    const dim3 grid(static_cast<unsigned>((int64_t{job.own.count} + Tile::kTile - 1) / Tile::kTile),
+                    static_cast<unsigned>((job.panels + kPanels - 1) / kPanels), static_cast<unsigned>(splits));
+    return launch<backward_kernel<Math, kPanels, Forces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
   }
-  return use(std::integral_constant<int, Math::kMostPanels>());
+};
+
+// Calls use(Backward{}) with the one for D. Only the interval epilogue is worth more than one.
+template <class Math, class Use>
+auto with_backward(Kind kind, int panels, const Use& use) {
+  using E = typename Math::Element;
+  constexpr int kMost = Math::kMostPanels;
+  if (kind == Kind::kAny) return use(Backward<Math, kMost, AnyForces>());
+  if (kind == Kind::kMargin) return use(Backward<Math, kMost, MarginForces>());
+  if constexpr (sizeof(E) == 2) {
+    if (panels <= 1) return use(Backward<Math, 1, IntervalForces>());
+  }
+  if constexpr (sizeof(E) <= 4) {
+    if (panels <= 2) return use(Backward<Math, 2, IntervalForces>());
+  }
+  return use(Backward<Math, kMost, IntervalForces>());
 }
 
 template <class Math>
 typename Tiles<Math>::Cut Tiles<Math>::cut(Kind kind, int panels) {
-  return with_panels<Math>(kind, panels, [](auto most) {
-    using Tile = BackwardTile<Math, most()>;
-    return Cut{most(), Tile::kTile, Tile::kColumns};
+  return with_backward<Math>(kind, panels, []<class B>(B) {
+    using Tile = typename B::Tile;
+    return Cut{Tile::kPanels, Tile::kTile, Tile::kColumns};
   });
 }
 
 template <class Math>
 const char* Tiles<Math>::backward(Kind kind, const BackwardJob<T>& job, int splits, void* stream) {
-  return with_panels<Math>(kind, job.panels, [&](auto most) {
-    using Tile = BackwardTile<Math, most()>;
-    const dim3 grid(static_cast<unsigned>((int64_t{job.own.count} + Tile::kTile - 1) / Tile::kTile),
-                    static_cast<unsigned>((job.panels + most() - 1) / most()), static_cast<unsigned>(splits));
-    if constexpr (most() == Math::kMostPanels) {
-      if (kind == Kind::kAny) {
-        return launch<backward_kernel<Math, most(), AnyForces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
-      }
-      if (kind == Kind::kMargin) {
-        return launch<backward_kernel<Math, most(), MarginForces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
-      }
-    }
-    return launch<backward_kernel<Math, most(), IntervalForces>>(grid, Tile::kThreads, Tile::kShared, stream, job);
-  });
+  return with_backward<Math>(kind, job.panels, [&]<class B>(B) { return B::run(job, splits, stream); });
 }
 
 template <class Math>

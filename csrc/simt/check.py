@@ -47,6 +47,7 @@ class Case:
     special: str = ""  # "nan row", "near pairs", "misaligned"
     only_rows: bool = False
     reduction: str = "none"
+    multiprocessors: int = 8  # few: large super-blocks and no splits
 
     def name(self) -> str:
         """Describe what differs from the default."""
@@ -313,7 +314,7 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
     samples = np.concatenate([row_samples, column_samples]) if cross else column_samples
 
     inputs = Inputs(dtype=DTYPES.index(dtype), rows=memory.put(rows, shift), n=n, m=m, d=case.d, self_offset=offset,
-                    sets=len(case.sets), multiprocessors=8)  # fmt: skip
+                    sets=len(case.sets), multiprocessors=case.multiprocessors)  # fmt: skip
     if cross:
         inputs.columns = memory.put(columns, shift)
     relations, weights = [], [1.0, 0.5, 0.25, 0.75] * 4
@@ -444,6 +445,9 @@ def cases() -> list[Case]:
                Case(n=40, m=50, special="nan row", both_ways=True), Case(n=600, d=64),
                *(Case(n=45, reduction=r) for r in ("mean", "sum")), Case(n=20, m=31, reduction="mean", both_ways=True),
                Case(n=30, sets=("interval", "tolerance", "gaussian", "overlap") * 4, positives="inside")]  # fmt: skip
+    shapes += [Case(n=1500, d=8, multiprocessors=1), Case(n=600, m=1300, d=8, both_ways=True, multiprocessors=1),
+               Case(n=1100, d=5, sets=("tolerance",) * 3, positives="inside", multiprocessors=1),
+               Case(n=300, d=40, multiprocessors=132)]  # fmt: skip
     return shapes + cross + family + large + margins + special
 
 

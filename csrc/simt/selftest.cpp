@@ -78,7 +78,7 @@ void test_collectives() {
   }
   std::vector<Collected> out(32);
   double total = 0;
-  expect_no_error(launch<collect_kernel>(1, 32, 1024, nullptr, aligned, &x[0].x, out.data(), &total));
+  expect_no_error(launch<collect_kernel>(1, 32, kCollectShared, nullptr, aligned, &x[0].x, out.data(), &total));
   expect_near("atomicAdd", 0, total, 31 * 16, 0);
   for (int lane = 0; lane < 32; ++lane) {
     const Collected& c = out[lane];

@@ -201,6 +201,8 @@ struct Collected {
   float exponential, logarithm;
 };
 
+constexpr int kCollectShared = 1024;  // bytes: [256] elements, [32, 4] floats
+
 __global__ void __launch_bounds__(32) collect_kernel(const uint16_t* elements,  // [256]
                                                      const float* x,            // [32, 4]
                                                      Collected* out,            // [32]
@@ -229,12 +231,15 @@ __global__ void __launch_bounds__(32) collect_kernel(const uint16_t* elements,  
   c.shuffled[1] = __shfl_down_sync(kFull, float(lane), 3);
   c.shuffled[2] = __shfl_up_sync(kFull, float(lane), 2);
   c.shuffled[3] = __shfl_sync(kFull, float(lane), 7);
-  c.ballot = __ballot_sync(kFull, lane % 3 == 0);
+  c.ballot = __ballot_sync(planted(kMaskWithoutCaller) ? kFull - 1 : kFull, lane % 3 == 0);
   c.any = __any_sync(kFull, lane > 30);
   c.all = __all_sync(kFull, lane < 32);
   c.halves = lane;
-  for (int bit = 1; bit < 16; bit *= 2) {
+  for (int bit = 1; bit < (planted(kShuffleOutside) ? 32 : 16); bit *= 2) {
     c.halves += __shfl_xor_sync(lane < 16 ? 0xffffu : 0xffff0000u, c.halves, bit);
+  }
+  if (planted(kWriteBehindEnd) && lane == 0) {
+    shared[kCollectShared] = 0;
   }
   cp_async_wait<0>();
   c.copied = load_shared<float4>(target);
