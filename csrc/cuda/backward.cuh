@@ -105,7 +105,7 @@ struct IntervalForces {
   template <int kN, int kAccumulators>
   __device__ __forceinline__ void apply(const BackwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
                                         const unsigned char* labels, T (&)[kM][kAccumulators][4]) {
-    const T shift = T(job.plan->shift), scale = T(job.plan->scale);
+    const T scale = T(job.plan->scale), shift = T(job.plan->shift) * scale;
     const T* const c = reinterpret_cast<const T*>(labels) + 2 * (lane_id() & 3);
     const T* const p = c + 8 * kN;
     const int* const ranks = reinterpret_cast<const int*>(labels + 16 * kN * sizeof(T)) + 2 * (lane_id() & 3);
@@ -115,7 +115,7 @@ struct IntervalForces {
       const int2 rank = load_shared<int2>(ranks + 8 * n);
       for_slice<kM>([&](int m, int v) {
         const int r = 2 * m + v / 2;
-        const T e = exp2_of((acc[m][n][v] - shift) * scale);
+        const T e = exp2_of(multiply_add(acc[m][n][v], scale, -shift));
         const bool related = unsigned((v % 2 ? rank.y : rank.x) - begin[r]) <= unsigned(span[r]);
         const T pull = related ? positive[r] + (v % 2 ? p_j.y : p_j.x) : T(0);
         acc[m][n][v] = (coefficient[r] + (v % 2 ? c_j.y : c_j.x)) * e - pull;

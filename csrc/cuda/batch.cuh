@@ -99,6 +99,9 @@ __device__ __forceinline__ constexpr T lowest() {
 __device__ __forceinline__ float exp2_of(float x) { return exp2_approx(x); }
 __device__ __forceinline__ double exp2_of(double x) { return exp2(x); }
 
+__device__ __forceinline__ float multiply_add(float x, float y, float z) { return fmaf(x, y, z); }
+__device__ __forceinline__ double multiply_add(double x, double y, double z) { return fma(x, y, z); }
+
 // log2(1 + 2^z)
 template <class T>
 __device__ __forceinline__ T softplus2(T z) {

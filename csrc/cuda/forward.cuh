@@ -11,7 +11,7 @@
 //   | 4  5  6|10 11 12|
 //   +--------+--------+
 //
-// One tile: kTile x kTile logits by 8 warps, 2 x 4 of them, each 16 kM x 8 kN. The panels of D stream through two
+// One tile: kTile x kTile logits by 4 or 8 warps, in two rows, each 16 kM x 8 kN. The panels of D stream through two
 // stages of shared memory by cp.async, that of the next tile during the sums of this one; the panels of the rows stay
 // where they fit. The barrier behind each wait says two things: the panel has come, for all threads, and nobody reads
 // the stage that is filled next. Sums in shared memory belong to one warp each until a strip or a row of tiles ends.
@@ -51,26 +51,25 @@ struct ForwardJob {
   int slots;
 };
 
-template <class Math>
+// `kWide`: few warps with many accumulators each, which read less of shared memory, for an epilogue of few registers.
+template <class Math, bool kWide>
 struct ForwardTile {
   using T = typename Math::Accumulator;
-  static constexpr int kM = sizeof(T) == 4 ? 4 : 2, kN = kM;
-  static constexpr int kWarpRows = 2, kWarpColumns = 4, kThreads = 32 * kWarpRows * kWarpColumns;
-  static constexpr int kTile = kWarpRows * 16 * kM;
-  static_assert(kTile == kWarpColumns * 8 * kN);
+  static constexpr int kWarpRows = 2, kWarpColumns = kWide ? 2 : 4, kThreads = 32 * kWarpRows * kWarpColumns;
+  static constexpr int kM = sizeof(T) == 4 ? 4 : 2, kTile = kWarpRows * 16 * kM;
+  static constexpr int kN = kTile / (kWarpColumns * 8);
   static constexpr int kPanelSize = kTile * kPanelBytes;
   static constexpr int kLabelSize = kTile * 4;  // ranks of the columns, begins and ends of the rows
 };
 
 // Shared memory, in bytes: the rows' panels if they stay; two stages of a panel of the columns, one of the rows if they
 // do not, and ranks; labels of the rows; sums.
-template <class Math>
+template <class Tile>
 struct ForwardShared {
-  using Tile = ForwardTile<Math>;
   int stage_size, stages, row_labels, row_sums, column_sums, size;
 
   __host__ __device__ ForwardShared(int panels, bool resident, int terms, int strip) {
-    const int sum_size = terms * Tile::kTile * static_cast<int>(sizeof(typename Math::Accumulator));
+    const int sum_size = terms * Tile::kTile * static_cast<int>(sizeof(typename Tile::T));
     stage_size = (resident ? 1 : 2) * Tile::kPanelSize + Tile::kLabelSize;
     stages = resident ? panels * Tile::kPanelSize : 0;
     row_labels = stages + (panels ? 2 * stage_size : 0);
@@ -138,7 +137,7 @@ struct WarpSums {
   // value[c] is of column 8 (c / 2) + 2t + c % 2. The eight lanes of a column do likewise.
   template <int kColumns>
   __device__ __forceinline__ void add_columns(int term, const T (&value)[kColumns]) const {
-    static_assert(kColumns == 4 || kColumns == 8);
+    constexpr int kLast = kColumns > 4 ? kColumns / 8 : 1;
     if (!columns) return;
     const int lane = lane_id(), g = lane >> 2;
     T half[kColumns / 2], quarter[kColumns / 4];
@@ -146,13 +145,16 @@ struct WarpSums {
     for (int c = 0; c < kColumns / 2; ++c) half[c] = exchange(value[2 * c], value[2 * c + 1], g & 1, 4);
 #pragma unroll
     for (int c = 0; c < kColumns / 4; ++c) quarter[c] = exchange(half[2 * c], half[2 * c + 1], g & 2, 8);
-    T total;
-    if (!planted(kDivergentCollective) || lane < 16) {
-      total = exchange(quarter[0], quarter[kColumns / 4 - 1], g & 4, 16);
+#pragma unroll
+    for (int last = 0; last < kLast; ++last) {
+      T total = 0;
+      if (!planted(kDivergentCollective) || lane < 16) {
+        total = exchange(quarter[2 * last], quarter[(2 * last + 1) % (kColumns / 4)], g & 4, 16);
+      }
+      const int c = 8 * last + g % kColumns;  // with four columns two lanes have the same total
+      T* const sum = column + term * column_stride + 8 * (c / 2) + 2 * (lane & 3) + c % 2;
+      if (kColumns > 4 || g < 4) *sum = combine(*sum, total);
     }
-    const int c = g % kColumns;
-    T* const sum = column + term * column_stride + 8 * (c / 2) + 2 * (lane & 3) + c % 2;
-    if (kColumns == 8 || g < 4) *sum = combine(*sum, total);
   }
 
  private:
@@ -167,7 +169,8 @@ struct WarpSums {
 // One label set of intervals, its positives outside the logarithm, the denominator all pairs, one constant shift: terms
 // are sum_j exp(..) and sum_j r_ij x_i.y_j. One exponential serves row and column.
 struct IntervalSums {
-  static constexpr int kBlocksPerSm = 2;  // in 32 bits
+  static constexpr bool kLabels = true;  // in shared memory
+  static constexpr int kBlocksPerSm = 2;
 
   // ranks of the lane's columns 8 n + 2t from `ranks` on; intervals of its rows 8 r + g
   template <class Math, class T, int kM, int kN>
@@ -175,12 +178,12 @@ struct IntervalSums {
                                              const WarpSums<T>& sums, const int* ranks, const int* begins,
                                              const int* ends) {
     exclude(acc, pairs, lowest<T>());  // exp is 0 there
-    const T shift = T(job.plan->shift), scale = T(job.plan->scale);
+    const T scale = T(job.plan->scale), shift = T(job.plan->shift) * scale;
     T of_row[2 * kM] = {}, of_column[2 * kN] = {};
 #pragma unroll
     for (int m = 0; m < kM; ++m) {
       for_slice<kN>([&](int n, int v) {
-        const T e = exp2_of((acc[m][n][v] - shift) * scale);
+        const T e = exp2_of(multiply_add(acc[m][n][v], scale, -shift));
         of_row[2 * m + v / 2] += e;
         of_column[2 * n + v % 2] += e;
       });
@@ -226,6 +229,7 @@ struct IntervalSums {
 
 // Any list of terms. The accumulators pass by, one column of them at a time, so that the code exists once.
 struct AnySums {
+  static constexpr bool kLabels = false;
   static constexpr int kBlocksPerSm = 1;
 
   template <class Math, class T, int kM, int kN>
@@ -338,17 +342,20 @@ struct AnySums {
 
 // ---- the kernel
 
+// Only the interval epilogue leaves registers for a wide tile, and three products do not.
 template <class Math, class Epilogue>
-__global__ void __launch_bounds__(ForwardTile<Math>::kThreads,
-                                  sizeof(typename Math::Accumulator) == 4 ? Epilogue::kBlocksPerSm : 1)
+using ForwardTileOf = ForwardTile<Math, Epilogue::kLabels && Math::kProducts == 1>;
+
+template <class Math, class Epilogue>
+__global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads, Epilogue::kBlocksPerSm)
     forward_kernel(const __grid_constant__ ForwardJob<typename Math::Accumulator> job) {
-  using Tile = ForwardTile<Math>;
+  using Tile = ForwardTileOf<Math, Epilogue>;
   using T = typename Math::Accumulator;
   constexpr int kM = Tile::kM, kN = Tile::kN, kTile = Tile::kTile;
   if (!wanted(job.when, *job.plan)) return;
 
   MMCUDA_DYNAMIC_SHARED(shared);
-  const ForwardShared<Math> at(job.panels, job.resident, job.terms, job.strip);
+  const ForwardShared<Tile> at(job.panels, job.resident, job.terms, job.strip);
   const int thread = static_cast<int>(threadIdx.x);
   const int warp_row = warp_id() / Tile::kWarpColumns, warp_column = warp_id() % Tile::kWarpColumns;
 
@@ -373,8 +380,8 @@ __global__ void __launch_bounds__(ForwardTile<Math>::kThreads,
 
   const Combine combine{job.maximum != 0};
   const int column_stride = job.strip * kTile;
-  T* const row_sums = reinterpret_cast<T*>(shared + at.row_sums);          // [4 warp columns, terms, kTile]
-  T* const column_sums = reinterpret_cast<T*>(shared + at.column_sums);    // [2 warp rows, terms, strip * kTile]
+  T* const row_sums = reinterpret_cast<T*>(shared + at.row_sums);          // [warp columns, terms, kTile]
+  T* const column_sums = reinterpret_cast<T*>(shared + at.column_sums);    // [warp rows, terms, strip * kTile]
   int* const row_labels = reinterpret_cast<int*>(shared + at.row_labels);  // [2, kTile]: begins, ends
   for (int s = thread; s < Tile::kWarpColumns * job.terms * kTile; s += Tile::kThreads) {
     row_sums[s] = combine.template neutral<T>();
@@ -423,7 +430,7 @@ __global__ void __launch_bounds__(ForwardTile<Math>::kThreads,
       copy_panel<kTile, Tile::kThreads>(to, job.column, load.j * kTile, load_panel);
       if (++load_panel == job.panels) {
         const int j = load.j * kTile + thread;
-        if (thread < kTile && job.set[0].rank) {
+        if (Epilogue::kLabels && thread < kTile) {
           const bool valid = j < job.column.count;
           cp_async_4(to + Tile::kPanelSize + 4 * thread, job.set[0].rank + (valid ? job.column.first + j : 0), valid);
         }
@@ -446,7 +453,7 @@ __global__ void __launch_bounds__(ForwardTile<Math>::kThreads,
         copy_panel<kTile, Tile::kThreads>(shared + panel * Tile::kPanelSize, job.row, walk.i * kTile, panel);
       }
     }
-    if (thread < kTile && job.set[0].rank) {
+    if (Epilogue::kLabels && thread < kTile) {
       const int item = job.row.first + min(walk.i * kTile + thread, job.row.count - 1);
       cp_async_4(row_labels + thread, job.set[0].begin + item, true);
       cp_async_4(row_labels + kTile + thread, job.set[0].end + item, true);

@@ -129,7 +129,7 @@ class Pass {
       constexpr int kHalf = 80 * 1024, kSums = 12 * 1024;
       const int of_tile = job.terms * kTile * static_cast<int>(sizeof(T));
       job.strip = std::clamp((kSums - 4 * of_tile) / (2 * of_tile), 1, 8);
-      job.resident = ForwardShared<Math>(job.panels, true, job.terms, job.strip).size <= kHalf;
+      job.resident = ForwardShared<Tile>(job.panels, true, job.terms, job.strip).size <= kHalf;
       call_.launch_if([&] { return Tiles<Math>::forward(kind, job, call_.stream()); });
       job.partial += int64_t{job.terms} * job.slots * anchors_;
     }
@@ -179,7 +179,8 @@ class Pass {
   }
 
  private:
-  static constexpr int kTile = ForwardTile<Math>::kTile;
+  using Tile = ForwardTile<Math, false>;  // the wide one is as large, and needs less shared memory
+  static constexpr int kTile = Tile::kTile;
 
   Call& call_;
   const Inputs& in_;

@@ -63,6 +63,7 @@ __device__ __forceinline__ double square_root(double x) { return sqrt(x); }
 
 // Its one term is sum_j l_ij.
 struct MarginSums {
+  static constexpr bool kLabels = false;
   static constexpr int kBlocksPerSm = 1;
 
   template <class Math, class T, int kM, int kN>

@@ -24,17 +24,17 @@ __device__ __forceinline__ int panel_offset(int row, int chunk) {
 // Starts copying panel `panel` of rows [row, row + kRows) of a side. Rows and features that are not there become zeros.
 template <int kRows, int kThreads>
 __device__ __forceinline__ void copy_panel(unsigned char* to, const Side& side, int row, int panel) {
-  constexpr int kChunks = kPanelBytes / kChunkBytes;
-  static_assert(kRows * kChunks % kThreads == 0 || kRows * kChunks < kThreads);
+  constexpr int kChunks = kPanelBytes / kChunkBytes, kRowsAtOnce = kThreads / kChunks;
+  static_assert(kRows % kRowsAtOnce == 0 && kRowsAtOnce % 8 == 0);
+  const int r = static_cast<int>(threadIdx.x) / kChunks, chunk = static_cast<int>(threadIdx.x) % kChunks;
+  const int64_t byte = int64_t{kPanelBytes} * panel + kChunkBytes * chunk;
+  const int end = planted(kOutOfBoundsRow) ? side.count + 1 : side.count;
+  const int rows = byte < side.bytes ? end - row - r : 0;
+  const unsigned char* from = side.features + int64_t{row + r} * side.stride + byte;
+  to += planted(kSwizzleMismatch) ? panel_offset(r, chunk ^ (r >> 2 & 1)) : panel_offset(r, chunk);
 #pragma unroll
-  for (int first = 0; first < kRows * kChunks; first += kThreads) {
-    const int c = first + static_cast<int>(threadIdx.x), r = c / kChunks, chunk = c % kChunks;
-    if (kRows * kChunks < kThreads && r >= kRows) return;
-    const int64_t byte = int64_t{kPanelBytes} * panel + kChunkBytes * chunk;
-    const int end = planted(kOutOfBoundsRow) ? side.count + 1 : side.count;
-    const bool valid = row + r < end && byte < side.bytes;
-    const int position = planted(kSwizzleMismatch) ? panel_offset(r, chunk ^ (r >> 3 & 1)) : panel_offset(r, chunk);
-    cp_async_16(to + position, valid ? side.features + (row + r) * side.stride + byte : side.features, valid);
+  for (int first = 0; first < kRows; first += kRowsAtOnce, from += kRowsAtOnce * side.stride) {
+    cp_async_16(to + first * kPanelBytes, from, first < rows);
   }
 }
 

@@ -22,12 +22,13 @@ template <class Math>
 const char* Tiles<Math>::forward(Kind kind, const ForwardJob<T>& job, void* stream) {
   const int64_t supers =
       job.self ? int64_t{job.row_supers} * (job.row_supers + 1) / 2 : int64_t{job.row_supers} * job.column_supers;
-  const dim3 grid(static_cast<unsigned>(supers));
-  constexpr unsigned kThreads = ForwardTile<Math>::kThreads;
-  const size_t shared = ForwardShared<Math>(job.panels, job.resident, job.terms, job.strip).size;
-  if (kind == Kind::kInterval) return launch<forward_kernel<Math, IntervalSums>>(grid, kThreads, shared, stream, job);
-  if (kind == Kind::kMargin) return launch<forward_kernel<Math, MarginSums>>(grid, kThreads, shared, stream, job);
-  return launch<forward_kernel<Math, AnySums>>(grid, kThreads, shared, stream, job);
+  const auto run = [&]<class Epilogue>(Epilogue) {
+    using Tile = ForwardTileOf<Math, Epilogue>;
+    const size_t shared = ForwardShared<Tile>(job.panels, job.resident, job.terms, job.strip).size;
+    return launch<forward_kernel<Math, Epilogue>>(static_cast<unsigned>(supers), Tile::kThreads, shared, stream, job);
+  };
+  if (kind == Kind::kInterval) return run(IntervalSums());
+  return kind == Kind::kMargin ? run(MarginSums()) : run(AnySums());
 }
 
 // One instantiation of the backward: its tile, and its launch.

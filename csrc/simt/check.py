@@ -208,22 +208,27 @@ class Memory:
     """Device arrays of one call."""
 
     def __init__(self) -> None:
-        process = ctypes.CDLL(None)
-        self.cuda = process if hasattr(process, "cudaMalloc") else None
+        self.process = ctypes.CDLL(None)
+        self.cuda = self.process if hasattr(self.process, "cudaMalloc") else None
         self.arrays: list[tuple[np.ndarray, int]] = []
-        self.kept: list[np.ndarray] = []
+        self.kept: list[ctypes.c_void_p] = []
+
+    def __del__(self) -> None:
+        for start in self.kept:
+            self.process.free(start)
 
     def put(self, array: np.ndarray, shift: int = 0) -> int:
         """Copy an array to the device, `shift` bytes behind an aligned address."""
         array = np.ascontiguousarray(array)
         if self.cuda is None:
-            raw = np.empty(array.nbytes + shift + 64, np.uint8)
-            self.kept.append(raw)
-            start = -raw.ctypes.data % 64 + shift
-            view = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+            start = ctypes.c_void_p()  # of exactly these bytes, so that a sanitizer sees what is behind them
+            self.process.posix_memalign(ctypes.byref(start), ctypes.c_size_t(256), ctypes.c_size_t(array.nbytes + shift))
+            pointer = start.value + shift
+            self.kept.append(start)
+            view = np.frombuffer((ctypes.c_char * array.nbytes).from_address(pointer), array.dtype).reshape(array.shape)
             view[...] = array
-            self.arrays.append((view, view.ctypes.data))
-            return view.ctypes.data
+            self.arrays.append((view, pointer))
+            return pointer
         address = ctypes.c_void_p()
         assert self.cuda.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(array.nbytes + shift)) == 0
         pointer = address.value + shift
