@@ -7,8 +7,10 @@ NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -nam
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 # Idle threads yield instead of spinning: on a machine shared with other work, training is then several times faster.
 export OMP_WAIT_POLICY ?= passive
+# The CUDA kernels are built for the CPU, too: the tests run them there.
+export MMCUDA_SIMT ?= ON
 
-.PHONY: setup demo test bench sanitize lint format clean
+.PHONY: setup demo test bench sanitize ptx-check gpu-static lint format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -51,10 +53,29 @@ sanitize: setup
 	for kind in address,undefined thread; do \
 	  rm -rf build/sanitize/$$kind; \
 	  $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --target build/sanitize/$$kind \
-	    -C build-dir=build/sanitize/cmake-$$kind -C cmake.define.MMCUDA_SANITIZE=$$kind . || exit 1; \
+	    -C build-dir=build/sanitize/cmake-$$kind -C cmake.define.MMCUDA_SANITIZE=$$kind \
+	    -C cmake.define.MMCUDA_CUDA=OFF . || exit 1; \
 	done
 	$(call SANITIZED,address$(comma)undefined,ASAN_OPTIONS=detect_leaks=0,libasan.so)
-	$(call SANITIZED,thread,TSAN_OPTIONS=ignore_noninstrumented_modules=1,libtsan.so)
+	$(call SANITIZED,thread,TSAN_OPTIONS=ignore_noninstrumented_modules=1:atexit_sleep_ms=0,libtsan.so)
+
+# The PTX that nvcc made of the kernels, run on the CPU by ptxemu and compared with NumPy: every kernel, also for races.
+ptx-check: setup
+ifndef PTXEMU
+	@echo "ptx-check is skipped: PTXEMU is not set to the folder of ptxemu"
+else
+	mkdir -p build/ptx
+	nvcc -O3 -std=c++20 -lineinfo -cudart shared -shared -Xcompiler -fPIC --no-compress \
+	  -gencode arch=compute_80,code=compute_80 csrc/cuda/launch*.cu csrc/simt/entry.cpp -o build/ptx/libkernels.so
+	for seed in 1 2 3; do \
+	  $(PTXEMU)/run --seed $$seed build/ptx/libkernels.so -- $(BIN)/python csrc/simt/check.py build/ptx/libkernels.so --seed $$seed || exit 1; \
+	done
+	$(PTXEMU)/run --tsan build/ptx/libkernels.so -- $(BIN)/python csrc/simt/check.py build/ptx/libkernels.so
+endif
+
+# What the compiler made of the kernels for each architecture: registers, spills, instruction counts.
+gpu-static: setup
+	$(BIN)/python csrc/cuda/static_check.py $$($(BIN)/python -c 'import mmcuda._C; print(mmcuda._C.__file__)')
 
 lint: setup
 	$(BIN)/ruff check .

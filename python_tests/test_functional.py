@@ -30,7 +30,7 @@ class Tolerance(NamedTuple):
 
 TOLERANCES = {
     torch.float64: Tolerance(1e-11, 1e-10),
-    torch.float32: Tolerance(1e-5, 1e-5),
+    torch.float32: Tolerance(1e-5, 2e-5),  # on CUDA factors are the sum of two TF32 numbers: 22 bits
     torch.bfloat16: Tolerance(1e-5, 1e-2),  # half precision has float32 losses, and gradients of 8 (11) bits
     torch.float16: Tolerance(1e-5, 1e-3),
 }

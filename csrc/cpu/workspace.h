@@ -189,7 +189,8 @@ class Workspace {
 
   // Whether a block of `tensor` [count, D] can serve as it is: it is full, and without padding or another dtype.
   bool in_place(const Tensor& tensor, int64_t element_size, int64_t count, int64_t block) const {
-    return batch.d == batch.dp && tensor.element_size() == element_size && (block + 1) * kBlock <= count;
+    return batch.d == batch.dp && static_cast<int64_t>(tensor.element_size()) == element_size &&
+           (block + 1) * kBlock <= count;
   }
 
   void pack(const Tensor& source, int64_t count, int64_t first_block) {
