@@ -55,10 +55,16 @@ template <class T>
 struct alignas(2 * sizeof(T)) Two {
   T x, y;
 };
-template <class E, int kCount>
-struct alignas(kCount * sizeof(E)) Run {
-  E values[kCount];
-};
+
+// Neighbours at once, aligned to their size
+__device__ __forceinline__ void store_run(float* to, const float (&v)[4]) {
+  store_global(to, float4{v[0], v[1], v[2], v[3]});
+}
+template <class E>
+__device__ __forceinline__ void store_run(E* to, const float (&v)[4]) {
+  store_global(to, uint2{pack<E>(v[0], v[1]), pack<E>(v[2], v[3])});
+}
+__device__ __forceinline__ void store_run(double* to, const double (&v)[2]) { store_global(to, double2{v[0], v[1]}); }
 
 // `kWide`: as many accumulators as an epilogue of few registers leaves room for.
 template <class Math, int kPanels_, bool kWide>
@@ -333,27 +339,22 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
     const int i = pairs.row_of(r / 2, r % 2);
-    if (i >= pairs.rows) continue;
+    const bool exists = i < pairs.rows;
     const bool bad =
-        !job.partial && gradient_poisoned(*job.plan, job.squares, job.rows, job.own.first + i, job.both_ways);
+        exists && !job.partial && gradient_poisoned(*job.plan, job.squares, job.rows, job.own.first + i, job.both_ways);
 #pragma unroll
     for (int group = 0; group < kPanels * Math::kGroups; ++group) {
-      const int panel = group / Math::kGroups;
       Math::for_each_run(&gradient[r / 2][group * Math::kGroup], group % Math::kGroups, r % 2,
                          [&](int feature, const T(&values)[Math::kRun]) {
-                           const int64_t k = int64_t{first_panel + panel} * Math::kPanel + feature;
-                           if (k >= limit) return;
+                           const int64_t k = int64_t{first_panel + group / Math::kGroups} * Math::kPanel + feature;
+                           if (!exists || k >= limit) return;
+                           T scaled[Math::kRun];
+                           for (int v = 0; v < Math::kRun; ++v) scaled[v] = bad ? T(NAN) : values[v] * unit;
                            if (job.partial) {
-                             Run<T, Math::kRun> run;
-                             for (int v = 0; v < Math::kRun; ++v) run.values[v] = values[v] * unit;
-                             store_global(
-                                 job.partial + (int64_t{blockIdx.z} * job.own.count + i) * job.partial_stride + k, run);
+                             store_run(job.partial + (int64_t{blockIdx.z} * job.own.count + i) * job.partial_stride + k,
+                                       scaled);
                            } else {
-                             Run<E, Math::kRun> run;
-                             for (int v = 0; v < Math::kRun; ++v) {
-                               run.values[v] = narrow<E>(bad ? T(NAN) : values[v] * unit);
-                             }
-                             store_global(static_cast<E*>(job.gradient) + i * job.d + k, run);
+                             store_run(static_cast<E*>(job.gradient) + i * job.d + k, scaled);
                            }
                          });
     }

@@ -383,7 +383,7 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads, Epilo
   T* const row_sums = reinterpret_cast<T*>(shared + at.row_sums);          // [warp columns, terms, kTile]
   T* const column_sums = reinterpret_cast<T*>(shared + at.column_sums);    // [warp rows, terms, strip * kTile]
   int* const row_labels = reinterpret_cast<int*>(shared + at.row_labels);  // [2, kTile]: begins, ends
-  for (int s = thread; s < Tile::kWarpColumns * job.terms * kTile; s += Tile::kThreads) {
+  for (int s = planted(kSharedRace) ? 0 : thread; s < Tile::kWarpColumns * job.terms * kTile; s += Tile::kThreads) {
     row_sums[s] = combine.template neutral<T>();
   }
   for (int s = thread; s < Tile::kWarpRows * job.terms * column_stride; s += Tile::kThreads) {

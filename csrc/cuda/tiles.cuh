@@ -50,7 +50,7 @@ struct HalfMath {
   static constexpr int kProductDepth = 16;  // columns of H that one product takes
   static constexpr int kGroup = 2;          // accumulators (of 8 features) whose fragments of Y come together
   static constexpr int kGroups = 4;         // .. of a panel
-  static constexpr int kRun = 2;            // neighbouring features that a lane has
+  static constexpr int kRun = 4;            // neighbouring features that a lane stores at once
   static constexpr int kPairsAtOnce = 4;    // pairs of B fragments in registers
   static constexpr int kStepsAtOnce = 2;    // unrolled
   static constexpr int kMostPanels = 4;     // of a slice of D in the backward
@@ -107,13 +107,22 @@ struct HalfMath {
   // Feature of elements e and e + 2 of accumulator a of a slice of D
   static __device__ __forceinline__ int feature(int a, int e) { return 8 * a + 2 * (lane_id() & 3) + e; }
   // Calls use(feature of the panel, values [kRun]) for what a lane has of row g + 8 half in a group's accumulators.
+  // Here two lanes exchange pairs, so that each has four neighbours and a quad writes whole sectors: all lanes must
+  // come.
   template <class Use>
   static __device__ __forceinline__ void for_each_run(const float (*acc)[4], int group, int half, const Use& use) {
+    const int t = lane_id() & 3;
+    const bool odd = t & 1;  // keeps the second accumulator, else the first
+    float mine[2], other[2];
 #pragma unroll
-    for (int n = 0; n < kGroup; ++n) {
-      const float run[kRun] = {acc[n][2 * half], acc[n][2 * half + 1]};
-      use(16 * group + 8 * n + 2 * (lane_id() & 3), run);
+    for (int e = 0; e < 2; ++e) {
+      const float first = acc[0][2 * half + e], second = acc[1][2 * half + e];
+      mine[e] = odd ? second : first;
+      other[e] = __shfl_xor_sync(kWholeWarp, odd ? first : second, 1);
     }
+    const float run[kRun] = {odd ? other[0] : mine[0], odd ? other[1] : mine[1], odd ? mine[0] : other[0],
+                             odd ? mine[1] : other[1]};
+    use(16 * group + 8 * (t & 1) + 4 * (t >> 1), run);
   }
 };
 
