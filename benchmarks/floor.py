@@ -22,13 +22,13 @@ from measure import (
     conditions,
     described,
     fill_in,
-    instruction_set,
-    interleave,
     save,
 )
 from peers import D, batch, supcon
 
+from mmcuda.info import instruction_set
 from mmcuda.ops import MOST_KEPT
+from mmcuda.timing import interleave
 
 DIMENSIONS = (32, 64, 96, 128)  # of the line; multiples of 32, so that no kernel pads
 PRODUCTS = ((8192, 128, 8192), (8192, 8192, 128), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 4096, 4096))

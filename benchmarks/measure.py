@@ -4,74 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import mmcuda
-from mmcuda import _extension
+from mmcuda.info import cpu_name, instruction_set
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRATCH = RESULTS / "scratch"  # trial runs, not kept in git
 THREADS = 2
-ROUND_SECONDS = 0.05  # a step that is shorter is called several times a round
-
-Times = dict[str, np.ndarray]  # per step [rounds], seconds a call
 
 
 def conditions() -> dict[str, object]:
     """What every number of this run depends on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
-        "device": model[1] if model else platform.machine(),
+        "device": cpu_name(),
         "instruction_set": instruction_set(),
         "threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set"),
         "torch": torch.__version__,
         "mmcuda": mmcuda.__version__,
     }
-
-
-def instruction_set() -> str:
-    """The instruction set of the kernels that serve on this machine."""
-    return "none" if _extension.native is None else _extension.native.instruction_set()
-
-
-def seconds_a_call(step: Callable[[], object], calls: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(calls):
-        step()
-    return (time.perf_counter() - begin) / calls
-
-
-def interleave(steps: dict[str, Callable[[], object]], rounds: int) -> Times:
-    """Time every step once a round, in alternating order, so that a slow spell of the machine hits all alike."""
-    calls = {}
-    for name, step in steps.items():
-        step()  # compiles, allocates
-        calls[name] = max(1, int(ROUND_SECONDS / seconds_a_call(step, 1)))
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds):
-        for name in list(steps)[:: 1 if turn % 2 else -1]:
-            steps[name]()  # brings its data back into the cache and its threads back from sleep
-            times[name].append(seconds_a_call(steps[name], calls[name]))
-    return {name: np.array(t) for name, t in times.items()}
-
-
-def quartiles(values: np.ndarray) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile."""
-    low, median, high = np.percentile(values, [25, 50, 75]).tolist()
-    return low, median, high
 
 
 def peak_memory(name: str, n: int, d: int = 128) -> float:

@@ -19,22 +19,22 @@ SETS = 4
 
 
 def batch(
-    n: int, d: int = D, dtype: torch.dtype = torch.float32, sets: int = 1, seed: int = 0
+    n: int, d: int = D, dtype: torch.dtype = torch.float32, sets: int = 1, seed: int = 0, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Features [N / 2, 2, D], L2-normalised, and labels [B], or [K, B] of several sets: 16 images a class."""
     torch.manual_seed(seed)
     samples = n // VIEWS
-    features = normalize(torch.randn(samples, VIEWS, d), dim=-1).to(dtype).requires_grad_()
+    features = normalize(torch.randn(samples, VIEWS, d), dim=-1).to(device, dtype).requires_grad_()
     classes = torch.arange(samples) % max(samples // 16, 1)
     labels = torch.stack([classes] + [classes[torch.randperm(samples)] for _ in range(sets - 1)])
-    return features, labels.squeeze(0)
+    return features, labels.squeeze(0).to(device)
 
 
 def published_form(features: Tensor, labels: Tensor) -> Tensor:
     """The loss of Khosla et al. 2020 (arXiv 2004.11362, L_out) as SupContrast publishes it and people run it."""
     views = features.shape[1]
     rows = torch.cat(features.unbind(dim=1))  # [N, D], one view after the other
-    not_self = 1 - torch.eye(len(rows))
+    not_self = 1 - torch.eye(len(rows), device=rows.device)
     positives = (labels[:, None] == labels[None, :]).float().repeat(views, views) * not_self
 
     logits = rows @ rows.T / TEMPERATURE
@@ -57,7 +57,7 @@ def lean_form(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def lean_form_autocast(features: Tensor, labels: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(features.device.type, torch.bfloat16):
         return lean_form(features, labels)
 
 

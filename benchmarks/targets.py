@@ -16,14 +16,10 @@ from measure import (
     RESULTS,
     SCRATCH,
     THREADS,
-    Times,
     conditions,
     described,
     fill_in,
-    instruction_set,
-    interleave,
     peak_memory,
-    quartiles,
     save,
 )
 from peers import (
@@ -41,6 +37,9 @@ from peers import (
     SETS,
     D,
 )
+
+from mmcuda.info import instruction_set
+from mmcuda.timing import Times, interleave, quartiles
 
 ROUNDS = {64: 31, 512: 31, 1024: 31, 2048: 25, 4096: 21, 8192: 9}  # by N
 PEERS_FROM = 512  # the peers are timed at this N and above, for the chart

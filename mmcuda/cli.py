@@ -1,12 +1,13 @@
-"""The command line: ``mmcuda train|pretrain|finetune|evaluate|embed|info``.
+"""The command line: ``mmcuda train|pretrain|finetune|evaluate|embed|info|selfcheck``.
 
-Every option is a field of a configuration class of ``mmcuda.train.config``; ``--config FILE`` reads them from YAML and
-flags override it. What the user can put right ends in one line on stderr and exit code 2; any other failure in one line
-and exit code 1. ``--debug`` shows the traceback.
+Every option of the training flow is a field of a configuration class of ``mmcuda.train.config``; ``--config FILE``
+reads them from YAML and flags override it. What the user can put right ends in one line on stderr and exit code 2; any
+other failure in one line and exit code 1. ``--debug`` shows the traceback.
 """
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import shlex
@@ -14,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mmcuda.errors import UserError
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "evaluate": "score a pretrained encoder by linear probes",
     "embed": "write the features of a pretrained encoder",
     "info": "show versions, devices and kernels",
+    "selfcheck": "check the kernels on this machine and time them, for an issue",
 }
 EXTRA_OF_PACKAGE = {"pylidc": "demo"}  # every other package is in the extra `train`
 
@@ -59,9 +61,12 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments == ["info"]:  # works without the packages of the training flow
-        return _info()
     command = arguments[0] if arguments else ""
+    if command in PLAIN:
+        try:
+            return PLAIN[command](arguments[1:])
+        except SystemExit:  # --help
+            return 0
     if command not in COMMANDS and not command.startswith("-"):
         raise UserError(
             f"COMMAND must be one of {', '.join(COMMANDS)}, got '{command}'{_did_you_mean(command, [*COMMANDS])}"
@@ -102,8 +107,7 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
         subparser = jsonargparse.ArgumentParser(description=purpose, exit_on_error=False)
         if name == command:
             chosen = subparser
-            if name != "info":
-                _add_options(subparser, name)
+            _add_options(subparser, name)
         subcommands.add_subcommand(name, subparser, help=purpose)
     return parser, chosen
 
@@ -142,9 +146,11 @@ def _resumed(parser: ArgumentParser, arguments: list[str]) -> list[str]:
     return [arguments[0], "--config", str(saved), *arguments[1:]] if saved.is_file() else arguments
 
 
-def _one_line(message: str, parser: ArgumentParser) -> str:
+def _one_line(message: str, parser: argparse.ArgumentParser) -> str:
     """Return the parser's message in the words of the command line."""
     message = " ".join(message.split())
+    message = re.sub(r"^argument (--\w+): ", r"\1: ", message)
+    message = re.sub(r"invalid choice: '(.*?)' \(choose from (.*)\)$", r"expected one of \2, got \1", message)
     message = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", message)
     message = re.sub(r"Expected an? ", "expected ", message).replace(". Got value: ", ", got ")
     message = re.sub(r"<class '(?:tuple|list)'>", "a list such as [a,b]", message)
@@ -163,11 +169,32 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
     return f": did you mean {close[0]}?" if close else ""
 
 
-def _info(*_: Any) -> int:
+class _PlainParser(argparse.ArgumentParser):
+    """The parser of a command that works without the packages of the training flow."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(f"mmcuda {command}", description=COMMANDS[command], allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError instead of printing the usage."""
+        raise UserError(_one_line(message, self))
+
+
+def _info(arguments: list[str]) -> int:
     from mmcuda.info import describe
 
+    _PlainParser("info").parse_args(arguments)
     print(describe())
     return 0
+
+
+def _selfcheck(arguments: list[str]) -> int:
+    from mmcuda.selfcheck import selfcheck
+
+    parser = _PlainParser("selfcheck")
+    parser.add_argument("--device", choices=["cuda", "cpu"], help="default: cuda where there is a device, else cpu")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, and of the peers only eager PyTorch")
+    return selfcheck(**vars(parser.parse_args(arguments)))
 
 
 def _train(values: dict[str, Any], command: str) -> None:
@@ -214,5 +241,5 @@ RUN: dict[str, Callable[[dict[str, Any], str], object]] = {
     "finetune": _finetune,
     "evaluate": _evaluate,
     "embed": _embed,
-    "info": _info,
 }
+PLAIN: dict[str, Callable[[list[str]], int]] = {"info": _info, "selfcheck": _selfcheck}

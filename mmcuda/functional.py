@@ -237,7 +237,7 @@ def pair_margin_loss(
 
     pairs = Pairs(rows, columns, label_sets, None, 1, 0 if columns is None else None)
     totals = None
-    if _use_fused(impl, rows.device.type):
+    if _use_fused(impl, rows.device):
         relations = encoded_relations(pairs)
         losses, totals = ops.pair_margin_losses(*for_kernels(pairs), relations, pairs.self_offset, margin)
     else:
@@ -265,7 +265,7 @@ def _contrastive_losses(
 
     Where ``every`` anchor counts alike, the kernels take the mean or the sum: the loss is then [].
     """
-    if _use_fused(impl, pairs.rows.device.type):
+    if _use_fused(impl, pairs.rows.device):
         relations = encoded_relations(pairs)
         if not isinstance(temperature, Tensor):
             temperature = torch.scalar_tensor(temperature, dtype=torch.float64, device=pairs.rows.device)
@@ -292,10 +292,10 @@ def _contrastive_losses(
         return losses, reference.relation_totals(dense, pairs.self_offset, both_ways)
 
 
-def _use_fused(impl: Implementation, device_type: str) -> bool:
+def _use_fused(impl: Implementation, device: torch.device) -> bool:
     if impl == "reference":
         return False
-    reason = _extension.why_not_fused(device_type)
+    reason = _extension.why_not_fused(device)
     if reason is None and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         reason = "torch.func transforms are not supported by the kernels, use impl='reference'"
     if impl == "fused" and reason:

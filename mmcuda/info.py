@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+from pathlib import Path
 
 import torch
+from torch.utils.collect_env import get_nvidia_driver_version, run
 
 from mmcuda import __version__, _extension
 
@@ -20,15 +24,52 @@ def describe() -> str:
         build = native.build_info()
         usable = ", ".join(reversed(build["cpu"]))
         threads = torch.get_num_threads()
-        lines.append(("cpu kernels", f"{native.instruction_set()} (of: {usable})   {threads} threads"))
+        lines.append(("cpu kernels", f"{instruction_set()} (of: {usable})   {threads} threads"))
         lines.append(("cuda kernels", build["cuda"]))
         lines.append(("built by", f"{build['compiler']} against torch {build['torch']}"))
-    lines.append(("device", _device()))
+    if reason := _extension.why_no_cuda_device():
+        lines.append(("device", f"cpu only: {reason}"))
+    else:
+        lines.append(("cuda", f"{torch.version.cuda}   driver {_driver()}"))
+        for index in range(torch.cuda.device_count()):
+            device = torch.device("cuda", index)
+            reason = _extension.why_not_fused(device)
+            kernels = "fused kernels" if reason is None else f"the PyTorch reference serves: {reason}"
+            lines.append(("device", f"{device} {_name(device)}   {kernels}"))
     return "\n".join(f"{name:<14}{text}" for name, text in lines)
 
 
-def _device() -> str:
-    if torch.cuda.is_available():
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    reason = "no NVIDIA driver or GPU was found" if torch.version.cuda else "this torch is built without CUDA"
-    return f"cpu only: {reason}"
+def conditions(device: torch.device) -> dict[str, str]:
+    """Return what numbers measured on ``device`` depend on."""
+    if device.type == "cuda":
+        where = {"device": _name(device), "driver": _driver(), "CUDA": str(torch.version.cuda)}
+    else:
+        policy = os.environ.get("OMP_WAIT_POLICY", "not set")
+        where = {"device": cpu_name(), "threads": str(torch.get_num_threads()), "OMP wait policy": policy}
+    return where | {
+        "torch": torch.__version__,
+        "mmcuda": __version__,
+        "CUDA kernels": "none" if _extension.native is None else _extension.native.build_info()["cuda"],
+        "instruction set": instruction_set(),
+    }
+
+
+def instruction_set() -> str:
+    """Return the instruction set of the CPU kernels in use."""
+    return "none" if _extension.native is None else str(_extension.native.instruction_set())
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def _name(device: torch.device) -> str:
+    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return f"{torch.cuda.get_device_name(device)} (compute capability {capability})"
+
+
+def _driver() -> str:
+    return get_nvidia_driver_version(run) or "unknown"  # type: ignore[no-untyped-call]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from mmcuda.data.cohort import ClinicalLabel, Cohort
 from mmcuda.data.split import Split, check_no_leak
 from mmcuda.evaluate.label_efficiency import target_matrix
 from mmcuda.evaluate.metrics import single_class_targets
+from mmcuda.info import cpu_name
 
 SAMPLES = 8
 SAMPLE_SEED = 0
@@ -106,7 +106,7 @@ def choose_samples(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
 
 def describe_environment(command: str, device: torch.device, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return the content of environment.json: command, versions, hardware, seconds by stage."""
-    reason = why_not_fused(device.type)
+    reason = why_not_fused(device)
     return {
         "command": command,
         "mmcuda": mmcuda.__version__,
@@ -114,18 +114,9 @@ def describe_environment(command: str, device: torch.device, seconds: Mapping[st
         "timm": timm.__version__,
         "scikit-learn": sklearn.__version__,
         "python": platform.python_version(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "kernels": "fused" if reason is None else f"PyTorch reference ({reason})",
         "seconds": dict(seconds),
     }
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
