@@ -253,6 +253,7 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
 
   // Starts copying the block's slice of tile `tile` of Y, and labels of its rows.
   const auto copy_tile = [&](int tile, unsigned char* stage) {
+#pragma unroll 1
     for (int panel = 0; panel < slice; ++panel) {
       copy_panel<Tile::kColumns, kThreads>(stage + panel * Tile::kOtherPanel, job.other, tile * Tile::kColumns,
                                            first_panel + panel);
@@ -285,6 +286,7 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
   };
 
   if (held) {
+#pragma unroll 1
     for (int panel = 0; panel < job.panels; ++panel) {
       copy_panel<Tile::kTile, kThreads>(shared + panel * Tile::kOwnPanel, job.own, row, panel);
     }
@@ -297,6 +299,7 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
       cp_async_commit();
       T acc[kM][kN][4];
       clear(acc);
+#pragma unroll 1
       for (int panel = 0; panel < job.panels; ++panel) {
         multiply_panel<Math>(acc, shared + panel * Tile::kOwnPanel, warp_row, stage_of(s) + panel * Tile::kOtherPanel,
                              0);

@@ -449,6 +449,7 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads, Epilo
     if (started && before.strip_begin != walk.strip_begin) flush_columns(before);
     started = true;
     if (job.resident) {
+#pragma unroll 1
       for (int panel = 0; panel < job.panels; ++panel) {
         copy_panel<kTile, Tile::kThreads>(shared + panel * Tile::kPanelSize, job.row, walk.i * kTile, panel);
       }

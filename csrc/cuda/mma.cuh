@@ -21,6 +21,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #ifdef MMCUDA_SIMT
@@ -229,9 +230,22 @@ template <class V>
 MMCUDA_WRAPPER V load_global(const void* p) {
   return *static_cast<const V*>(p);
 }
+// In one instruction: the compiler may take an assignment of a struct apart.
 template <class V>
 MMCUDA_WRAPPER void store_global(void* p, const V& value) {
-  *static_cast<V*>(p) = value;
+  if constexpr (sizeof(V) == 16) {
+    uint32_t r[4];
+    memcpy(r, &value, 16);
+    asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(p)), "r"(r[0]), "r"(r[1]),
+                 "r"(r[2]), "r"(r[3])
+                 : "memory");
+  } else if constexpr (sizeof(V) == 8) {
+    uint32_t r[2];
+    memcpy(r, &value, 8);
+    asm volatile("st.global.v2.b32 [%0], {%1,%2};" ::"l"(__cvta_generic_to_global(p)), "r"(r[0]), "r"(r[1]) : "memory");
+  } else {
+    *static_cast<V*>(p) = value;
+  }
 }
 
 // ---- launch<kernel>(..): null or the error's text. Nothing is waited for.
