@@ -30,7 +30,7 @@ class Relations(NamedTuple):
     weights: list[float]  # K (+ 1)
 
 
-@torch.compiler.assume_constant_result  # torch.compile reads it once
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile reads it once
 def _allow_tf32() -> bool:
     """Whether CUDA may round float32 factors to TF32, as it then may in torch's own products."""
     return torch.get_float32_matmul_precision() != "highest"

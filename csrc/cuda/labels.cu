@@ -1,7 +1,6 @@
 // Sorted label values to rank intervals, one thread a sample. See ../contrastive.h.
 
 #include "labels.h"
-
 #include "mma.cuh"
 
 namespace mmcuda {

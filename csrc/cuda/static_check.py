@@ -9,7 +9,6 @@ cuobjdump. --model writes the tables of README.md anew (model.py).
 """
 
 # Properties have the names of the constants in the .cuh files.
-# ruff: noqa: D102
 
 import argparse
 import os

@@ -108,7 +108,7 @@ def make_labels(kind: str, items: int, samples: np.ndarray, rng: np.random.Gener
     return Labels(ranks, relation=((rank[None] >= begin[:, None]) & (rank[None] <= end[:, None])).astype(float))
 
 
-def contrastive(x, y, allowed, relations, weights, case, grad, side):  # noqa: ANN001, ANN201
+def contrastive(x, y, allowed, relations, weights, case, grad, side):
     """Losses of the rows x, dL/d(x y^T), counts, and sums by set for the given incoming gradient."""
     dots = x @ y.T
     s = np.where(allowed, dots / case.temperature, -np.inf)
@@ -116,7 +116,7 @@ def contrastive(x, y, allowed, relations, weights, case, grad, side):  # noqa: A
     losses = np.zeros(len(x))
     g = np.zeros_like(dots)
 
-    def log_sum(weight):  # noqa: ANN001, ANN202
+    def log_sum(weight):
         top = np.where(weight > 0, s, -np.inf).max(1)
         top = np.where(np.isfinite(top), top, 0)
         e = weight * np.exp(np.where(weight > 0, s - top[:, None], -np.inf))
@@ -152,7 +152,7 @@ def contrastive(x, y, allowed, relations, weights, case, grad, side):  # noqa: A
     return losses, g / case.temperature, np.stack([m.sum(1) for m in masses])
 
 
-def pair_margin(x, y, allowed, relations, weights, case, grad):  # noqa: ANN001, ANN201
+def pair_margin(x, y, allowed, relations, weights, case, grad):
     """Losses of the rows and gradients of x and y."""
     difference = x[:, None] - y[None]
     square = (difference**2).sum(2)
@@ -222,7 +222,9 @@ class Memory:
         array = np.ascontiguousarray(array)
         if self.cuda is None:
             start = ctypes.c_void_p()  # of exactly these bytes, so that a sanitizer sees what is behind them
-            self.process.posix_memalign(ctypes.byref(start), ctypes.c_size_t(256), ctypes.c_size_t(array.nbytes + shift))
+            self.process.posix_memalign(
+                ctypes.byref(start), ctypes.c_size_t(256), ctypes.c_size_t(array.nbytes + shift)
+            )
             pointer = start.value + shift
             self.kept.append(start)
             view = np.frombuffer((ctypes.c_char * array.nbytes).from_address(pointer), array.dtype).reshape(array.shape)
@@ -232,8 +234,12 @@ class Memory:
         address = ctypes.c_void_p()
         assert self.cuda.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(array.nbytes + shift)) == 0
         pointer = address.value + shift
-        assert self.cuda.cudaMemcpy(ctypes.c_void_p(pointer), ctypes.c_void_p(array.ctypes.data),
-                                    ctypes.c_size_t(array.nbytes), 1) == 0  # fmt: skip
+        assert (
+            self.cuda.cudaMemcpy(
+                ctypes.c_void_p(pointer), ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), 1
+            )
+            == 0
+        )
         self.arrays.append((array, pointer))
         return pointer
 
@@ -249,8 +255,12 @@ class Memory:
         if self.cuda is None:
             return array
         result = np.empty_like(array)
-        assert self.cuda.cudaMemcpy(ctypes.c_void_p(result.ctypes.data), ctypes.c_void_p(pointer),
-                                    ctypes.c_size_t(array.nbytes), 2) == 0  # fmt: skip
+        assert (
+            self.cuda.cudaMemcpy(
+                ctypes.c_void_p(result.ctypes.data), ctypes.c_void_p(pointer), ctypes.c_size_t(array.nbytes), 2
+            )
+            == 0
+        )
         return result
 
 
@@ -318,8 +328,16 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
     row_samples = (np.arange(n) + offset) // 2 if offset >= 0 else np.arange(n) // 2
     samples = np.concatenate([row_samples, column_samples]) if cross else column_samples
 
-    inputs = Inputs(dtype=DTYPES.index(dtype), rows=memory.put(rows, shift), n=n, m=m, d=case.d, self_offset=offset,
-                    sets=len(case.sets), multiprocessors=case.multiprocessors)  # fmt: skip
+    inputs = Inputs(
+        dtype=DTYPES.index(dtype),
+        rows=memory.put(rows, shift),
+        n=n,
+        m=m,
+        d=case.d,
+        self_offset=offset,
+        sets=len(case.sets),
+        multiprocessors=case.multiprocessors,
+    )
     if cross:
         inputs.columns = memory.put(columns, shift)
     relations, weights = [], [1.0, 0.5, 0.25, 0.75] * 4
@@ -344,11 +362,15 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
             inputs.labels[k].words = len(labels.bits)
         relations.append(labels.relation[:n, n:] if cross else labels.relation)
 
-    settings = Settings(temperature=memory.put(np.array([case.temperature], result_dtype)),
-                        double_temperature=dtype == "float64", inside=case.positives == "inside",
-                        all=case.denominator == "all", one_positive=case.denominator == "one_positive",
-                        both_ways=case.both_ways,
-                        reduction=["none", "mean", "sum"].index(case.reduction))  # fmt: skip
+    settings = Settings(
+        temperature=memory.put(np.array([case.temperature], result_dtype)),
+        double_temperature=dtype == "float64",
+        inside=case.positives == "inside",
+        all=case.denominator == "all",
+        one_positive=case.denominator == "one_positive",
+        both_ways=case.both_ways,
+        reduction=["none", "mean", "sum"].index(case.reduction),
+    )
     case = replace(case, temperature=float(result_dtype.type(case.temperature)))
     anchors = items if case.both_ways else n
     reduced = case.reduction != "none"
@@ -372,19 +394,27 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
     pointer, number = ctypes.c_void_p, ctypes.c_double
     workspace(False)
     if case.margin:
-        failed = library.check_pair_margin_forward(ctypes.byref(inputs), number(case.margin), pointer(losses),
-                                                   pointer(totals))  # fmt: skip
+        failed = library.check_pair_margin_forward(
+            ctypes.byref(inputs), number(case.margin), pointer(losses), pointer(totals)
+        )
         workspace(True)
-        failed = failed or library.check_pair_margin_backward(ctypes.byref(inputs), number(case.margin),
-                                                              pointer(grad_losses), pointer(grad_rows),
-                                                              pointer(grad_columns))  # fmt: skip
+        failed = failed or library.check_pair_margin_backward(
+            ctypes.byref(inputs), number(case.margin), pointer(grad_losses), pointer(grad_rows), pointer(grad_columns)
+        )
     else:
-        failed = library.check_contrastive_forward(ctypes.byref(inputs), ctypes.byref(settings), pointer(losses),
-                                                   pointer(statistics), pointer(totals))  # fmt: skip
+        failed = library.check_contrastive_forward(
+            ctypes.byref(inputs), ctypes.byref(settings), pointer(losses), pointer(statistics), pointer(totals)
+        )
         workspace(True)
         failed = failed or library.check_contrastive_backward(
-            ctypes.byref(inputs), ctypes.byref(settings), pointer(grad_losses), pointer(statistics), pointer(totals),
-            pointer(grad_rows), pointer(grad_columns))  # fmt: skip
+            ctypes.byref(inputs),
+            ctypes.byref(settings),
+            pointer(grad_losses),
+            pointer(statistics),
+            pointer(totals),
+            pointer(grad_rows),
+            pointer(grad_columns),
+        )
     if failed:
         raise RuntimeError(failed.decode())
 
@@ -427,7 +457,7 @@ def cases() -> list[Case]:
             ("outside", "negatives"),
             ("inside", "negatives"),
             ("outside", "one_positive"),
-        ]  # fmt: skip
+        ]
     ]
     shapes = [Case(n=n, d=d) for n, d in [(1, 1), (2, 3), (7, 8), (128, 64), (129, 65), (300, 128), (270, 200)]]
     shapes += [Case(n=64, d=130), Case(n=200, d=256), Case(n=70, d=300), Case(n=96, d=520)]
@@ -440,19 +470,33 @@ def cases() -> list[Case]:
     family += [Case(n=40, m=90, sets=s, self_offset=30, **variants[i % 5]) for i, s in enumerate(relations)]
     family += [Case(n=140, m=150, sets=("mask",), self_offset=-1, temperature=0.01, **variants[3])]
     large = [Case(n=140, temperature=0.01, sets=s, **v) for s in [("interval",), ("gaussian",)] for v in variants]
-    margins = [Case(n=n, m=m, d=d, margin=1.0, sets=s, special=special)
-               for n, m, d, s, special in [(50, 0, 24, ("interval",), ""), (140, 0, 70, ("gaussian",), "near pairs"),
-                                           (40, 150, 20, ("interval", "overlap"), ""),
-                                           (60, 0, 300, ("interval",), "near pairs"),
-                                           (60, 60, 9, ("tolerance",), "near pairs")]]  # fmt: skip
+    margins = [
+        Case(n=n, m=m, d=d, margin=1.0, sets=s, special=special)
+        for n, m, d, s, special in [
+            (50, 0, 24, ("interval",), ""),
+            (140, 0, 70, ("gaussian",), "near pairs"),
+            (40, 150, 20, ("interval", "overlap"), ""),
+            (60, 0, 300, ("interval",), "near pairs"),
+            (60, 60, 9, ("tolerance",), "near pairs"),
+        ]
+    ]
     margins += [Case(n=60, m=90, self_offset=20, d=33, margin=1.5)]
-    special = [Case(n=60, special="nan row"), Case(n=60, m=70, special="nan row"), Case(n=40, d=64, special="misaligned"),
-               Case(n=40, m=50, special="nan row", both_ways=True), Case(n=600, d=64),
-               *(Case(n=45, reduction=r) for r in ("mean", "sum")), Case(n=20, m=31, reduction="mean", both_ways=True),
-               Case(n=30, sets=("interval", "tolerance", "gaussian", "overlap") * 4, positives="inside")]  # fmt: skip
-    shapes += [Case(n=1500, d=8, multiprocessors=1), Case(n=600, m=1300, d=8, both_ways=True, multiprocessors=1),
-               Case(n=1100, d=5, sets=("tolerance",) * 3, positives="inside", multiprocessors=1),
-               Case(n=300, d=40, multiprocessors=132)]  # fmt: skip
+    special = [
+        Case(n=60, special="nan row"),
+        Case(n=60, m=70, special="nan row"),
+        Case(n=40, d=64, special="misaligned"),
+        Case(n=40, m=50, special="nan row", both_ways=True),
+        Case(n=600, d=64),
+        *(Case(n=45, reduction=r) for r in ("mean", "sum")),
+        Case(n=20, m=31, reduction="mean", both_ways=True),
+        Case(n=30, sets=("interval", "tolerance", "gaussian", "overlap") * 4, positives="inside"),
+    ]
+    shapes += [
+        Case(n=1500, d=8, multiprocessors=1),
+        Case(n=600, m=1300, d=8, both_ways=True, multiprocessors=1),
+        Case(n=1100, d=5, sets=("tolerance",) * 3, positives="inside", multiprocessors=1),
+        Case(n=300, d=40, multiprocessors=132),
+    ]
     return shapes + cross + family + large + margins + special
 
 
