@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kPrepareThreads) coefficients_kernel(const __g
   const double factor = job.grad_factor / plan.temperature * plan.gradient_unit;
   for (int64_t i = global_thread(); i < job.items; i += all_threads()) {
     const bool anchor = i < job.anchors;
-    const double g = anchor ? job.grad_losses[job.reduced ? 0 : i] * factor : 0;  // of x_i.y_j // of x_i.y_j
+    const double g = anchor ? job.grad_losses[job.reduced ? 0 : i] * factor : 0;  // of x_i.y_j
     for (int q = 0; q < sums + job.sets; ++q) {                                   // the sums, then the positives
       const int k = q >= sums ? q - sums : q < job.denominators() ? q : q - job.denominators();
       double active = 0, whole = 1;
