@@ -306,7 +306,7 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
       }
       add_tile(acc, tile, stage_of(s));
     }
-  } else if constexpr (kPanels == Math::kMostPanels) {
+  } else if constexpr (kPanels == Math::kMostPanels || !Forces<Math, 1>::kLabels) {
     // Slot s: the s-th own panel and the s-th of stage 1.
     const auto copy_step = [&](int tile, int panel, int slot) {
       copy_panel<Tile::kTile, kThreads>(shared + slot * Tile::kOwnPanel, job.own, row, panel);

@@ -347,7 +347,8 @@ template <class Math, class Epilogue>
 using ForwardTileOf = ForwardTile<Math, Epilogue::kLabels && Math::kProducts == 1>;
 
 template <class Math, class Epilogue>
-__global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads, Epilogue::kBlocksPerSm)
+__global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
+                                  Math::kProducts == 1 ? Epilogue::kBlocksPerSm : 1)
     forward_kernel(const __grid_constant__ ForwardJob<typename Math::Accumulator> job) {
   using Tile = ForwardTileOf<Math, Epilogue>;
   using T = typename Math::Accumulator;

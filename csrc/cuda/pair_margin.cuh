@@ -51,6 +51,7 @@ __device__ __forceinline__ T square_of_difference(const Side& x, int i, const Si
   const unsigned char* const of_x = x.features + i * x.stride;
   const unsigned char* const of_y = y.features + j * y.stride;
   T sum = 0;
+#pragma unroll 1
   for (int64_t byte = 0; byte < x.bytes; byte += sizeof(E)) {
     const T difference = widen<T>(load_global<E>(of_x + byte)) - widen<T>(load_global<E>(of_y + byte));
     sum += difference * difference;

@@ -75,10 +75,9 @@ struct PlanJob {
 __device__ __forceinline__ bool finite(float x) { return fabsf(x) <= 3.402823466e38f; }  // false for NaN
 __device__ __forceinline__ bool finite(double x) { return fabs(x) <= 1.7976931348623157e308; }
 
-// The largest finite value of [begin, end), of which the thread has visited its share, for all threads; infinity where
-// `bad` for any.
+// The largest value of any thread, for all threads.
 template <class T>
-__device__ T block_maximum(T* shared, T mine) {
+__device__ __forceinline__ T block_maximum(T* shared, T mine) {
   const int thread = static_cast<int>(threadIdx.x);
   shared[thread] = mine;
   for (int half = kPrepareThreads / 2; half; half /= 2) {
@@ -95,24 +94,27 @@ template <class T>
 __global__ void __launch_bounds__(kPrepareThreads) plan_kernel(const __grid_constant__ PlanJob<T> job) {
   MMCUDA_DYNAMIC_SHARED(shared);
   T* const values = reinterpret_cast<T*>(shared);  // [kPrepareThreads]
-  T largest[2] = {0, 0}, bad[2] = {0, 0}, gradient = 0;
-  for (int64_t i = threadIdx.x; i < job.rows + (job.self ? 0 : job.columns); i += kPrepareThreads) {
-    const T square = job.squares[i];
-    const int side = i < job.rows ? 0 : 1;
+  T of_rows = 0, of_columns = 0, gradient = 0;     // largest finite squares, and incoming gradient
+  T bad_rows = 0, bad_columns = 0;                 // 1 where a square is not finite
+  const auto visit = [](T square, T& largest, T& bad) {
     if (!finite(square)) {
-      bad[side] = 1;
-    } else if (square > largest[side]) {
-      largest[side] = square;
+      bad = 1;
+    } else if (square > largest) {
+      largest = square;
     }
+  };
+  for (int64_t i = threadIdx.x; i < job.rows; i += kPrepareThreads) visit(job.squares[i], of_rows, bad_rows);
+  for (int64_t j = threadIdx.x; !job.self && j < job.columns; j += kPrepareThreads) {
+    visit(job.squares[job.rows + j], of_columns, bad_columns);
   }
   for (int64_t a = threadIdx.x; job.grad_losses && a < job.gradients; a += kPrepareThreads) {
     const T g = job.grad_losses[a] < 0 ? -job.grad_losses[a] : job.grad_losses[a];
     if (finite(g) && g > gradient) gradient = g;
   }
-  for (int side = 0; side < 2; ++side) {
-    largest[side] = block_maximum(values, largest[side]);
-    bad[side] = block_maximum(values, bad[side]);
-  }
+  of_rows = block_maximum(values, of_rows);
+  bad_rows = block_maximum(values, bad_rows);
+  of_columns = job.self ? of_rows : block_maximum(values, of_columns);
+  bad_columns = job.self ? bad_rows : block_maximum(values, bad_columns);
   gradient = block_maximum(values, gradient);
   if (threadIdx.x != 0) return;
 
@@ -121,9 +123,9 @@ __global__ void __launch_bounds__(kPrepareThreads) plan_kernel(const __grid_cons
                      : job.double_temperature ? *static_cast<const double*>(job.temperature)
                                               : *static_cast<const float*>(job.temperature);
   plan.scale = 1.4426950408889634 / plan.temperature;
-  plan.shift = sqrt(double(largest[0])) * sqrt(double(largest[job.self ? 0 : 1]));  // Cauchy and Schwarz
-  plan.rows_finite = bad[0] == 0;
-  plan.columns_finite = bad[job.self ? 0 : 1] == 0;
+  plan.shift = sqrt(double(of_rows)) * sqrt(double(of_columns));  // Cauchy and Schwarz
+  plan.rows_finite = bad_rows == 0;
+  plan.columns_finite = bad_columns == 0;
   plan.constant_shift = 2 * plan.shift * plan.scale < kMaxExponentRange;
   // A temperature that is none makes every loss NaN, as logits that overflow do.
   plan.overflow = !(plan.shift * plan.scale <= -double(lowest<T>()) && plan.temperature > 0);

@@ -159,34 +159,31 @@ template <class T>
 __global__ void __launch_bounds__(kPrepareThreads) coefficients_kernel(const __grid_constant__ LossJob<T> job) {
   const Plan& plan = *job.plan;
   const int sums = job.sums();
+  const double factor = job.grad_factor / plan.temperature * plan.gradient_unit;
   for (int64_t i = global_thread(); i < job.items; i += all_threads()) {
     const bool anchor = i < job.anchors;
-    const double g =
-        anchor ? job.grad_losses[job.reduced ? 0 : i] * job.grad_factor / plan.temperature * plan.gradient_unit
-               : 0;  // of x_i.y_j
-    for (int s = 0; s < sums; ++s) {
-      double coefficient = 0;
+    const double g = anchor ? job.grad_losses[job.reduced ? 0 : i] * factor : 0;  // of x_i.y_j
+    for (int q = 0; q < sums + job.sets; ++q) {                                   // the sums, then the positives
+      const int k = q >= sums ? q - sums : q < job.denominators() ? q : q - job.denominators();
+      double active = 0, whole = 1;
       if (anchor) {
-        const double sum = job.statistics[(2 * s + 1) * job.anchors + i];
-        const int k = s < job.denominators() ? s : s - job.denominators();
-        double active = 0;
-        if (job.all && s == 0) {
+        if (job.all && q == 0) {
           for (int l = 0; l < job.sets; ++l) active += job.active_weight(l, i);
         } else {
-          active = job.active_weight(k, i) * (s < job.denominators() ? 1 : -1);
+          active = job.active_weight(k, i);
         }
-        if (job.one_positive) active *= job.statistics[(2 * sums + s) * job.anchors + i];
-        if (active != 0 && sum > 0) coefficient = g * active / sum;
+        whole = q < sums ? job.statistics[(2 * q + 1) * job.anchors + i] : job.total(k, i);
+        if (q < sums && q >= job.denominators()) active = -active;
+        if (q < sums && job.one_positive) active *= job.statistics[(2 * sums + q) * job.anchors + i];
       }
-      job.coefficient[s * job.items + i] = static_cast<T>(coefficient);
-      job.shift[s * job.items + i] = anchor ? job.statistics[2 * s * job.anchors + i] : T(0);
-    }
-    for (int k = 0; k < job.sets; ++k) {
-      const double active = anchor ? job.active_weight(k, i) : 0;
-      job.positive[k * job.items + i] = static_cast<T>(active > 0 ? active / job.total(k, i) * g : 0);
-      if (!job.one_positive) continue;
-      const double sum = anchor ? job.statistics[(2 * k + 1) * job.anchors + i] : 1;
-      job.log_sum[k * job.items + i] = static_cast<T>(log2(sum));
+      const T part = static_cast<T>(active != 0 && whole > 0 ? g * active / whole : 0);
+      if (q >= sums) {
+        job.positive[k * job.items + i] = part;
+        continue;
+      }
+      job.coefficient[q * job.items + i] = part;
+      job.shift[q * job.items + i] = anchor ? job.statistics[2 * q * job.anchors + i] : T(0);
+      if (job.one_positive) job.log_sum[q * job.items + i] = static_cast<T>(log2(whole));
     }
   }
 }

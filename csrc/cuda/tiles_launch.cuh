@@ -48,7 +48,7 @@ auto with_backward(Kind kind, int panels, const Use& use) {
   using E = typename Math::Element;
   constexpr int kMost = Math::kMostPanels;
   if (kind == Kind::kAny) return use(Backward<Math, kMost, AnyForces>());
-  if (kind == Kind::kMargin) return use(Backward<Math, kMost, MarginForces>());
+  if (kind == Kind::kMargin) return use(Backward<Math, sizeof(E) == 2 ? 2 : kMost, MarginForces>());
   if constexpr (sizeof(E) == 2) {
     if (panels <= 1) return use(Backward<Math, 1, IntervalForces>());
   }
