@@ -183,7 +183,10 @@ __global__ void __launch_bounds__(kPrepareThreads) coefficients_kernel(const __g
       }
       job.coefficient[q * job.items + i] = part;
       job.shift[q * job.items + i] = anchor ? job.statistics[2 * q * job.anchors + i] : T(0);
-      if (job.one_positive) job.log_sum[q * job.items + i] = static_cast<T>(log2(whole));
+    }
+    for (int q = 0; job.one_positive && q < sums; ++q) {
+      const double sum = anchor ? job.statistics[(2 * q + 1) * job.anchors + i] : T(1);
+      job.log_sum[q * job.items + i] = static_cast<T>(log2(sum));
     }
   }
 }
