@@ -162,6 +162,10 @@ __global__ void __launch_bounds__(kPrepareThreads) coefficients_kernel(const __g
   const double factor = job.grad_factor / plan.temperature * plan.gradient_unit;
   for (int64_t i = global_thread(); i < job.items; i += all_threads()) {
     const bool anchor = i < job.anchors;
+    for (int q = 0; job.one_positive && q < sums; ++q) {
+      const double sum = anchor ? job.statistics[(2 * q + 1) * job.anchors + i] : T(1);
+      job.log_sum[q * job.items + i] = static_cast<T>(log2(sum));
+    }
     const double g = anchor ? job.grad_losses[job.reduced ? 0 : i] * factor : 0;  // of x_i.y_j
     for (int q = 0; q < sums + job.sets; ++q) {                                   // the sums, then the positives
       const int k = q >= sums ? q - sums : q < job.denominators() ? q : q - job.denominators();
@@ -183,10 +187,6 @@ __global__ void __launch_bounds__(kPrepareThreads) coefficients_kernel(const __g
       }
       job.coefficient[q * job.items + i] = part;
       job.shift[q * job.items + i] = anchor ? job.statistics[2 * q * job.anchors + i] : T(0);
-    }
-    for (int q = 0; job.one_positive && q < sums; ++q) {
-      const double sum = anchor ? job.statistics[(2 * q + 1) * job.anchors + i] : T(1);
-      job.log_sum[q * job.items + i] = static_cast<T>(log2(sum));
     }
   }
 }

@@ -300,7 +300,7 @@ def forward_counts(kernel: Forward, merged: bool = False) -> Counter[str]:
 def backward_counts(kernel: Backward, merged: bool = False) -> Counter[str]:
     """Two bodies, held and streamed, where D may be larger than the slice, else one."""
     math = kernel.math
-    bodies = 2 if kernel.panels == math.most_panels else 1
+    bodies = 2 if kernel.panels == math.most_panels or kernel.epilogue == "Margin" else 1
     product, rows = product_counts(math, kernel.m, kernel.n, merged), rows_counts(kernel)
     counts = Counter({name: bodies * (product[name] + rows[name]) for name in (product | rows)})
     if not math.tensor:
