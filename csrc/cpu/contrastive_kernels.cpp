@@ -7,8 +7,7 @@
 namespace mmcuda {
 namespace {
 
-// ---- sums over the pairs of a block pair
-// -----------------------------------------------------------------------------
+// ---- sums over the pairs of a block pair ----------------------------------------------------------------------------
 
 // A quantity of the pairs (r, c), (r, c + 1), ... as row r sees it and as the columns do.
 template <class T>

@@ -4,11 +4,11 @@
 //
 // Fragments of d[16, 8] += a[16, K] b[K, 8], with g = lane / 4 and t = lane % 4 (PTX ISA, "Matrix Fragments"):
 //
-//   16-bit, K = 16   a[0] = A[g][2t, 2t+1]    a[1] = A[g+8][2t, 2t+1]    a[2] = A[g][2t+8, 2t+9]    a[3] = A[g+8][2t+8,
-//   2t+9]
-//                    b[0] = B[2t, 2t+1][g]    b[1] = B[2t+8, 2t+9][g]    the lower index in the lower half
-//   tf32, K = 8      a[0] = A[g][t]           a[1] = A[g+8][t]           a[2] = A[g][t+4]           a[3] = A[g+8][t+4]
-//                    b[0] = B[t][g]           b[1] = B[t+4][g]
+//   16-bit, K = 16   a[0] = A[g][2t, 2t+1]      a[1] = A[g+8][2t, 2t+1]      (the lower index in the lower half)
+//                    a[2] = A[g][2t+8, 2t+9]    a[3] = A[g+8][2t+8, 2t+9]
+//                    b[0] = B[2t, 2t+1][g]      b[1] = B[2t+8, 2t+9][g]
+//   tf32, K = 8      a[0] = A[g][t]             a[1] = A[g+8][t]             a[2] = A[g][t+4]   a[3] = A[g+8][t+4]
+//                    b[0] = B[t][g]             b[1] = B[t+4][g]
 //   both             d[0], d[1] = D[g][2t, 2t+1]                         d[2], d[3] = D[g+8][2t, 2t+1]
 //
 // ldmatrix loads 8 x 8 matrices of 16-bit elements, rows of 16 bytes: lanes 8m .. 8m+7 pass the addresses of the rows
