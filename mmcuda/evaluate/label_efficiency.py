@@ -11,19 +11,19 @@ from torch import nn
 
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Indices, Split, draw_labelled
+from mmcuda.evaluate.bootstrap import bootstrap_weights, interval, mean_of_draws
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.metrics import Floats, auprc_of_targets, auroc_of_targets, bootstrap_weights, mean_ignoring_nan
+from mmcuda.evaluate.metrics import Floats, auprc_of_targets, auroc_of_targets, mean_ignoring_nan
 from mmcuda.evaluate.probe import fit_probe
 
 Row = dict[str, str | float | int | None]
 Key = Mapping[str, str | float | int]
 Targets = npt.NDArray[np.float32]
-BOOTSTRAP_SEED = 0  # every encoder is scored on the same resamples, so that they can be compared
 
 
 @dataclass(frozen=True)
-class Study:
-    """The result for one encoder: rows of metrics, and the test probabilities at each label fraction."""
+class EncoderScores:
+    """The scores of one encoder: rows of metrics, and the test probabilities at each label fraction."""
 
     rows: list[Row]
     probabilities: dict[float, Floats]  # fraction -> [n_test, T], mean over draws, NaN where undefined
@@ -40,7 +40,7 @@ def label_draws(cohort: Cohort, split: Split, fraction: float, draws: int, seed:
     return [draw_labelled(cohort.patients, split.train, fraction, int(s)) for s in seeds]
 
 
-def study_encoder(
+def score_encoder(
     encoder: nn.Module,
     cohort: Cohort,
     split: Split,
@@ -50,7 +50,7 @@ def study_encoder(
     label_fractions: Sequence[float],
     draws: int,
     bootstrap: int,
-) -> Study:
+) -> EncoderScores:
     """Probe a frozen encoder at every label fraction and score the probes on the test images.
 
     Args:
@@ -65,17 +65,17 @@ def study_encoder(
     """
     features = extract_features(encoder, cohort.images, np.arange(len(cohort.images)))
     targets = target_matrix(cohort)
-    weights = bootstrap_weights(cohort.patients[split.test], bootstrap, BOOTSTRAP_SEED)
-    study = Study([], {})
+    weights = bootstrap_weights(cohort.patients[split.test], bootstrap)
+    scored = EncoderScores([], {})
     for fraction in label_fractions:
         labelled = label_draws(cohort, split, fraction, draws, seed)
         scores = [fit_probe(features[drawn], targets[drawn]).probabilities(features[split.test]) for drawn in labelled]
-        study.probabilities[fraction] = mean_ignoring_nan(np.stack(scores), axis=0)
+        scored.probabilities[fraction] = mean_ignoring_nan(np.stack(scores), axis=0)
         key: Key = {"pretraining": pretraining, "label_fraction": fraction, "seed": seed}
-        study.rows.extend(
+        scored.rows.extend(
             score_rows(key, list(cohort.targets), scores, targets[split.test], [targets[d] for d in labelled], weights)
         )
-    return study
+    return scored
 
 
 def score_rows(
@@ -123,21 +123,9 @@ def score_rows(
     return [*rows, _row(key, "mean", mean_auroc, mean_auprc, n_train, n_test)]
 
 
-def mean_of_draws(aurocs: Floats) -> Floats:
-    """Return [T, 1 + R], the mean of [draws, T, 1 + R] over the draws in which the target could be trained.
-
-    The sample (column 0) and its resamples average the same draws; NaN in one of these is NaN in the mean.
-    """
-    used = np.isfinite(aurocs[:, :, :1])
-    count = used.sum(axis=0)
-    total = np.where(used, aurocs, 0.0).sum(axis=0)
-    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
-
-
 def _row(key: Key, target: str, aurocs: Floats, auprc: float, n_train: float, n_test: int) -> Row:
     """Return one row; ``aurocs`` [1 + R] holds the AUROC of the sample and of its resamples."""
-    resampled = aurocs[1:][np.isfinite(aurocs[1:])]
-    low, high = np.percentile(resampled, [2.5, 97.5]) if len(resampled) else (np.nan, np.nan)
+    low, high = interval(aurocs[1:])
     return {
         "pretraining": key["pretraining"],
         "label_fraction": key["label_fraction"],

@@ -1,4 +1,4 @@
-"""AUROC and average precision from scores, with a bootstrap over patients."""
+"""AUROC and average precision from scores, under any weights of the images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
 Floats = npt.NDArray[np.float64]
-
-
-def bootstrap_weights(patients: npt.NDArray[np.str_], resamples: int, seed: int) -> Floats:
-    """Return how often each image counts in each resample of the patients, [1 + resamples, n].
-
-    Row 0 is all ones: the sample itself. In the other rows patients are drawn with replacement, each with all its
-    images, because the images of one patient are not independent.
-    """
-    names, patient_of_image = np.unique(patients, return_inverse=True)
-    counts = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    sample = np.ones((1, len(patients)))
-    return np.concatenate([sample, counts[:, patient_of_image].astype(np.float64)])
 
 
 def weighted_auroc(scores: Floats, labels: npt.NDArray[np.float32], weights: Floats) -> Floats:

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.errors import UserError
+from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.label_efficiency import BOOTSTRAP_SEED, Study, label_draws, score_rows, target_matrix
-from mmcuda.evaluate.metrics import bootstrap_weights, single_class_targets
+from mmcuda.evaluate.label_efficiency import EncoderScores, label_draws, score_rows, target_matrix
+from mmcuda.evaluate.metrics import single_class_targets
 from mmcuda.models.encoder import check_encoder
 from mmcuda.train.checkpoint import CONFIG, find_checkpoint, load_encoder
 from mmcuda.train.config import EvaluateConfig, FinetuneConfig, PretrainJob
@@ -57,11 +58,11 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     classifier = finetune(accelerator, folder, options, encoder, job, cohort, labelled)
     if accelerator.is_main_process:
         scores = predict(classifier, cohort, split.test)
-        weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap, BOOTSTRAP_SEED)
+        weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap)
         key = {"pretraining": job.method, "label_fraction": options.label_fraction, "seed": options.seed}
         rows = score_rows(key, list(cohort.targets), [scores], targets[split.test], [targets[labelled]], weights)
         results = ScoreFiles()
-        results.add(Study(rows, {options.label_fraction: scores}), job.method, options.seed)
+        results.add(EncoderScores(rows, {options.label_fraction: scores}), job.method, options.seed)
         results.save(folder, cohort, split)
         print(metrics_table(rows))
 

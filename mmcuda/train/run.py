@@ -18,7 +18,7 @@ from mmcuda.data import load_cohort
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Split, split_by_patient
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.label_efficiency import Study, study_encoder
+from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
 from mmcuda.models.encoder import check_encoder
 from mmcuda.report import findings, write_report
 from mmcuda.train.checkpoint import load_encoder
@@ -62,10 +62,10 @@ def load_split_cohort(data: DataConfig) -> tuple[Cohort, Split]:
 
 def score_checkpoint(
     checkpoint: Path, cohort: Cohort, split: Split, options: EvaluateConfig, device: torch.device
-) -> Study:
+) -> EncoderScores:
     """Probe a checkpoint's encoder at every label fraction."""
     encoder, job = load_encoder(checkpoint, cohort.images.shape[1])
-    return study_encoder(
+    return score_encoder(
         to_device(encoder, device),
         cohort,
         split,
@@ -122,10 +122,10 @@ class TrainRun:
             if not results.has(job.method, job.seed):
                 with self._timed("evaluate"):
                     checkpoint = self.folder.checkpoint(job.name)
-                    study = score_checkpoint(
+                    scores = score_checkpoint(
                         checkpoint, self.cohort, self.split, self.config.evaluate, self.accelerator.device
                     )
-                    results.add(study, job.method, job.seed)
+                    results.add(scores, job.method, job.seed)
                     results.save(self.folder, self.cohort, self.split)
         return results
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Split
-from mmcuda.evaluate.label_efficiency import Row, Study, target_matrix
+from mmcuda.evaluate.label_efficiency import EncoderScores, Row, target_matrix
 from mmcuda.train.folder import RunFolder, write_arrays, write_json, write_text
 
 
@@ -35,10 +35,10 @@ class ScoreFiles:
         """Return whether this encoder has been scored."""
         return any(row["pretraining"] == pretraining and row["seed"] == seed for row in self.rows)
 
-    def add(self, study: Study, pretraining: str, seed: int) -> None:
-        """Add one encoder's study."""
-        self.rows.extend(study.rows)
-        for fraction, probabilities in study.probabilities.items():
+    def add(self, scores: EncoderScores, pretraining: str, seed: int) -> None:
+        """Add one encoder's scores."""
+        self.rows.extend(scores.rows)
+        for fraction, probabilities in scores.probabilities.items():
             self.predictions[f"{pretraining}/{fraction!r}/seed{seed}"] = probabilities
 
     def save(self, folder: RunFolder, cohort: Cohort, split: Split) -> None:

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.label_efficiency import label_draws, mean_of_draws, study_encoder, target_matrix
+from mmcuda.evaluate.label_efficiency import label_draws, score_encoder, target_matrix
 from mmcuda.evaluate.probe import fit_probe
 from mmcuda.models.encoder import build_encoder
 
@@ -23,7 +23,7 @@ def encoder():
 
 
 def study(encoder, readings, fractions=(0.1, 1.0), draws=2):
-    return study_encoder(
+    return score_encoder(
         encoder,
         *readings,
         pretraining="random",
@@ -83,10 +83,3 @@ def test_a_target_without_both_classes_is_null_and_left_out_of_the_mean(encoder,
     scores = {row["target"]: row["auroc"] for row in rows}
     assert scores["rare"] is None
     assert scores["mean"] == pytest.approx(np.mean([scores[name] for name in cohort.targets]))
-
-
-def test_the_mean_over_draws_uses_the_same_draws_for_the_sample_and_its_resamples():
-    """A draw that could not train a target is out for all; a resample that lost a class has no value."""
-    draws = np.array([[[0.6, 0.5, 0.7]], [[np.nan, np.nan, np.nan]], [[0.8, np.nan, 0.9]]])  # [draws, T, 1 + R]
-    np.testing.assert_allclose(mean_of_draws(draws), [[0.7, np.nan, 0.8]])
-    assert np.isnan(mean_of_draws(draws[1:2])).all()

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.metrics import (
     auprc_of_targets,
     auroc_of_targets,
-    bootstrap_weights,
     mean_ignoring_nan,
     single_class_targets,
     weighted_auroc,
@@ -28,16 +28,6 @@ def test_every_resample_equals_scikit_learn_on_the_resampled_images(distinct):
     for auroc, counts in zip(aurocs, weights.astype(int), strict=True):
         chosen = np.repeat(np.arange(len(scores)), counts)
         assert auroc == pytest.approx(roc_auc_score(labels[chosen], scores[chosen]), abs=1e-12)
-
-
-def test_a_resample_draws_patients_with_all_their_images():
-    _, _, patients = readings(100, 5)
-    weights = bootstrap_weights(patients, 40, seed=0)
-    assert np.array_equal(weights[0], np.ones(100))
-    names, first = np.unique(patients, return_index=True)
-    for name in names:
-        assert (np.ptp(weights[:, patients == name], axis=1) == 0).all()
-    assert (weights[1:, first].sum(axis=1) == len(names)).all()
 
 
 def test_unlabelled_images_and_undefined_scores_are_left_out():
