@@ -96,15 +96,8 @@ def training_table(logs: Mapping[tuple[str, int], pd.DataFrame]) -> list[Trainin
     return rows
 
 
-def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str, Picture]) -> tuple[str, str]:
-    """Return report.html and the model card.
-
-    Args:
-        run: the run folder as read.
-        results: its metrics, summarised.
-        scored: names of the targets that enter the mean.
-        pictures: figures by name; a name that is absent is a figure that this run has no data for.
-    """
+def page_environment() -> Environment:
+    """Return the environment of the templates; page.html.j2 is the frame of every page."""
     environment = Environment(
         loader=PackageLoader("mmcuda.report"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -114,6 +107,19 @@ def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str,
         keep_trailing_newline=True,
     )
     environment.filters.update(percent=percent, duration=duration, signed=signed)
+    return environment
+
+
+def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str, Picture]) -> tuple[str, str]:
+    """Return report.html and the model card.
+
+    Args:
+        run: the run folder as read.
+        results: its metrics, summarised.
+        scored: names of the targets that enter the mean.
+        pictures: figures by name; a name that is absent is a figure that this run has no data for.
+    """
+    environment = page_environment()
     environment.filters["score"] = lambda score: score_text(score, results.several_seeds)
     left_out = [target.name for target in run.cohort.targets if target.name not in scored]
     values = {
