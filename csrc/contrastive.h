@@ -179,10 +179,12 @@ struct Kernels {
   void (*pack)(const Batch<T>& batch, const void* source, int64_t count, int64_t first_block, int64_t begin,
                int64_t end);
   void (*count)(const Batch<T>& batch, int64_t set, int64_t block_i, int64_t block_j, double* totals);
-  void (*maximum)(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, int64_t block_i, int64_t block_j);
-  // The forward writes the dot products to dots [kBlock, kBlock], the backward reads them there, but for null.
+  // Where dots [kBlock, kBlock] is not null, the first of these passes leaves the dot products there and the others,
+  // with the backward, read them.
+  void (*maximum)(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, int64_t block_i, int64_t block_j,
+                  T* dots);
   void (*forward)(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_i, int64_t block_j, T* dots);
-  void (*softplus)(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t block_i, int64_t block_j);
+  void (*softplus)(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t block_i, int64_t block_j, T* dots);
   void (*backward)(const Batch<T>& batch, const BackwardTerms<T>& terms, int64_t block_i, int64_t block_j,
                    const T* dots);
   void (*margin)(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t block_i, int64_t block_j);

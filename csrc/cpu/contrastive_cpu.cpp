@@ -26,7 +26,7 @@ struct Arguments : ContrastiveArguments {
   }
 };
 
-// The dot products of the first block pairs, kept from the forward for the backward.
+// The dot products of the first block pairs, kept from pass to pass and for the backward.
 template <class T>
 struct Kept {
   T* data;  // [pairs, kBlock, kBlock]
@@ -103,12 +103,12 @@ struct Pass : Workspace<T> {
 
 // Gives every sum its shifts: the bound of all dot products where that is safe, else the largest of each item.
 template <class T>
-void find_shifts(Pass<T>& pass) {
+void find_shifts(Pass<T>& pass, Kept<T> dots) {
   if (pass.batch.constant_shift) return;
   constexpr T kLowest = std::numeric_limits<T>::lowest();
   for (const ExponentialSum<T>& sum : pass.sums) std::fill(sum.max, sum.max + pass.batch.items, kLowest);
-  pass.for_each_block_pair([&](int64_t i, int64_t j, int64_t) {
-    pass.kernel.maximum(pass.batch, static_cast<int64_t>(pass.sums.size()), pass.sums.data(), i, j);
+  pass.for_each_block_pair([&](int64_t i, int64_t j, int64_t p) {
+    pass.kernel.maximum(pass.batch, static_cast<int64_t>(pass.sums.size()), pass.sums.data(), i, j, dots.of(p));
   });
   for (const ExponentialSum<T>& sum : pass.sums) std::replace(sum.max, sum.max + pass.batch.items, kLowest, T(0));
 }
@@ -123,7 +123,7 @@ void forward(const Arguments& args, const Kernels<T>& kernels, T* loss, T* stati
   std::vector<double> sums(count * items, 0.), linear(items, 0.), sigmoid(args.one_positive ? sets * items : 0, 0.);
   const double* positive = pass.template positive_weights<double>(nullptr);
   if (!pass.all_poisoned()) {
-    find_shifts(pass);
+    find_shifts(pass, dots);
     for (int64_t s = 0; s < count; ++s) pass.sums[s].sum = sums.data() + s * items;
     const ForwardTerms<T> terms{count, pass.sums.data(), pass.has_linear() ? positive : nullptr, linear.data()};
     pass.for_each_block_pair(
@@ -132,7 +132,8 @@ void forward(const Arguments& args, const Kernels<T>& kernels, T* loss, T* stati
       T* log_sum = pass.per_item(sets);
       for (int64_t s = 0; s < sets * items; ++s) log_sum[s] = static_cast<T>(std::log2(sums[s]));
       const SoftplusTerms<T> softplus{pass.sums.data(), log_sum, positive, linear.data(), sigmoid.data()};
-      pass.for_each_block_pair([&](int64_t i, int64_t j, int64_t) { pass.kernel.softplus(batch, softplus, i, j); });
+      pass.for_each_block_pair(
+          [&](int64_t i, int64_t j, int64_t p) { pass.kernel.softplus(batch, softplus, i, j, dots.of(p)); });
     }
   }
 

@@ -223,9 +223,11 @@ void count(const Batch<T>& batch, int64_t k, int64_t block_i, int64_t block_j, d
 }
 
 template <class T, class E>
-void maximum(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, int64_t block_i, int64_t block_j) {
+void maximum(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, int64_t block_i, int64_t block_j,
+             T* dots) {
   const Pairs<T> pairs(batch, block_i, block_j);
-  alignas(64) Block<T> s;
+  alignas(64) Block<T> scratch;
+  Block<T>& s = dots ? *reinterpret_cast<Block<T>*>(dots) : scratch;
   dot_products<E>(batch, pairs, s);
   const Vec<T> lowest = Vec<T>{} - Simd<T>::kLargest, one = Vec<T>{} + 1;
   pairs.exclude(s, lowest[0]);
@@ -249,7 +251,7 @@ void forward(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_
   const bool columns = batch.serves_columns(block_i, block_j);
   alignas(64) Block<T> scratch;
   Block<T>& s = dots ? *reinterpret_cast<Block<T>*>(dots) : scratch;
-  dot_products<E>(batch, pairs, s);
+  if (!dots || batch.constant_shift) dot_products<E>(batch, pairs, s);  // else the pass for the maxima has
 
   for (int64_t r = pairs.rows; dots && r < kBlock; ++r) __builtin_memset(s[r], 0, sizeof(s[r]));  // all kept is defined
   pairs.exclude(s, -Simd<T>::kLargest);                                                           // exp is 0 there
@@ -277,11 +279,12 @@ void forward(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_
 }
 
 template <class T, class E>
-void softplus(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t block_i, int64_t block_j) {
+void softplus(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t block_i, int64_t block_j, T* dots) {
   const Pairs<T> pairs(batch, block_i, block_j);
   const bool columns = batch.serves_columns(block_i, block_j);
-  alignas(64) Block<T> s;
-  dot_products<E>(batch, pairs, s);
+  alignas(64) Block<T> scratch;
+  Block<T>& s = dots ? *reinterpret_cast<Block<T>*>(dots) : scratch;
+  if (!dots) dot_products<E>(batch, pairs, s);
   pairs.exclude(s, Simd<T>::kLargest);  // softplus and sigmoid of minus infinity are 0
 
   for (int64_t k = 0; k < batch.sets; ++k) {
