@@ -1,6 +1,5 @@
 """Settings of every test: reproducible examples, no more threads than the tests ask for."""
 
-import dataclasses
 import importlib.util
 
 import hypothesis
@@ -42,16 +41,10 @@ def implementation(request, monkeypatch):
 @pytest.fixture(scope="session")
 def readings():
     """The LIDC readings of the first 120 patients, small, with their split."""
-    from mmcuda.data import load_lidc, split_by_patient  # only where used: the loss is tested without these packages
+    # only where used: the loss is tested without these packages
+    from mmcuda.data import DataConfig, load_cohort, split_by_patient
 
-    whole = load_lidc(image_size=32)
+    whole = load_cohort(DataConfig(image_size=32))
     rows = np.flatnonzero(np.isin(whole.patients, np.unique(whole.patients)[:120]))
-    cohort = dataclasses.replace(
-        whole,
-        images=whole.images[rows],
-        patients=whole.patients[rows],
-        bags=whole.bags[rows],
-        clinical={k: dataclasses.replace(v, values=v.values[rows]) for k, v in whole.clinical.items()},
-        targets={k: v[rows] for k, v in whole.targets.items()},
-    )
+    cohort = whole.take(rows)
     return cohort, split_by_patient(cohort.patients, 0.3, 0)

@@ -1,22 +1,44 @@
-"""Splits and draws by patient. No patient is ever on both sides; a leak is an error."""
+"""Splits and draws by patient. No patient is ever on two sides; a leak is an error."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from mmcuda.data.table import SIDES, CohortTable
+
 Indices = npt.NDArray[np.int64]
 Patients = npt.NDArray[np.str_]
+SPLIT_SEED = 2026  # one split for all runs, so that their rows can be compared; training seeds vary
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which images train and which test, as ascending indices."""
+    """Which images train, which choose thresholds and which test, as ascending indices."""
 
     train: Indices
     test: Indices
+    validation: Indices = field(default_factory=lambda: np.empty(0, np.int64))  # empty unless the table gives it
+
+    @property
+    def sides(self) -> dict[str, Indices]:
+        """The sides by name, in the order of ``SIDES``."""
+        return {side: getattr(self, side) for side in SIDES}
+
+
+def split_table(table: CohortTable, test_fraction: float) -> Split:
+    """Return the split that the table gives, or else draw one by patient.
+
+    Raises:
+        ValueError: if a patient is on two sides, or there are fewer than two patients to draw from.
+    """
+    if table.split is None:
+        return split_by_patient(table.patients, test_fraction, SPLIT_SEED)
+    split = Split(**{side: np.flatnonzero(table.split == side) for side in SIDES})
+    check_no_leak(table.patients, split)
+    return split
 
 
 def split_by_patient(patients: Patients, test_fraction: float, seed: int) -> Split:
@@ -45,20 +67,30 @@ def split_by_patient(patients: Patients, test_fraction: float, seed: int) -> Spl
     return split
 
 
+def patients_on_two_sides(patients: Patients, split: Split) -> dict[str, tuple[str, str]]:
+    """Return the first two sides of every patient that is on more than one."""
+    sides = [(side, np.unique(patients[rows])) for side, rows in split.sides.items()]
+    shared: dict[str, tuple[str, str]] = {}
+    for position, (side, names) in enumerate(sides):
+        for other, others in sides[position + 1 :]:
+            for patient in np.intersect1d(names, others):
+                shared.setdefault(str(patient), (side, other))
+    return shared
+
+
 def check_no_leak(patients: Patients, split: Split) -> None:
-    """Raise if a patient has images on both sides of the split.
+    """Raise if a patient has images on two sides of the split.
 
     Args:
         patients: [N] the patient of every image.
         split: indices into ``patients``.
 
     Raises:
-        ValueError: naming up to five of the patients on both sides.
+        ValueError: naming up to five of the patients.
     """
-    shared = np.intersect1d(patients[split.train], patients[split.test])
-    if len(shared):
-        named = ", ".join(str(name) for name in shared[:5]) + (", ..." if len(shared) > 5 else "")
-        raise ValueError(f"split must keep every patient on one side, got {len(shared)} on both: {named}")
+    if shared := list(patients_on_two_sides(patients, split)):
+        named = ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else "")
+        raise ValueError(f"split must keep every patient on one side, got {len(shared)} on two: {named}")
 
 
 def draw_labelled(patients: Patients, train: Indices, fraction: float, seed: int) -> Indices:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from mmcuda.data.augment import Augment
+from mmcuda.data.config import DataConfig
 from mmcuda.errors import UserError
 
 Pretraining = Literal["random", "simclr", "shuffled", "clinical"]
@@ -24,25 +24,6 @@ def check_positive(option: str, value: float) -> None:
     """Raise a UserError naming ``option`` unless 0 < value < infinity."""
     if not 0 < value < float("inf"):
         raise UserError(f"{option} must be positive and finite, got {value:g}")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which cohort, and how it is split."""
-
-    source: Literal["lidc"] = "lidc"
-    """Cohort to load."""
-    image_size: int = 64
-    """Side of the images, in pixels."""
-    test_fraction: float = 0.3
-    """Fraction of the patients in the test set."""
-    cache_dir: Path | None = None
-    """Folder for rendered images; a per-user cache folder by default."""
-
-    def __post_init__(self) -> None:
-        check_range("--data.image_size", self.image_size, 8)
-        if not 0 < self.test_fraction < 1:
-            raise UserError(f"--data.test_fraction must be between 0 and 1, got {self.test_fraction:g}")
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from torch import nn
 
 from mmcuda.data import load_cohort
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Split, split_by_patient
+from mmcuda.data.config import DataConfig
+from mmcuda.data.split import Split, split_table
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
 from mmcuda.models.encoder import check_encoder
 from mmcuda.report import findings, write_report
 from mmcuda.train.checkpoint import load_encoder
-from mmcuda.train.config import DataConfig, EvaluateConfig, TrainConfig
+from mmcuda.train.config import EvaluateConfig, TrainConfig
 from mmcuda.train.config_file import check_same, load_config, save_config
 from mmcuda.train.folder import RunFolder, write_arrays, write_json
 from mmcuda.train.loop import make_accelerator
@@ -33,8 +34,6 @@ from mmcuda.train.summary import choose_samples, describe_environment, summarise
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-SPLIT_SEED = 2026  # one split for all runs, so that their rows can be compared; training seeds vary
 
 
 def open_folder(out: Path, config: DataclassInstance, resume: bool, accelerator: Accelerator) -> RunFolder:
@@ -55,9 +54,9 @@ def open_folder(out: Path, config: DataclassInstance, resume: bool, accelerator:
 
 
 def load_split_cohort(data: DataConfig) -> tuple[Cohort, Split]:
-    """Load the cohort that ``data`` names and split its patients."""
-    cohort = load_cohort(data.source, data.image_size, data.cache_dir)
-    return cohort, split_by_patient(cohort.patients, data.test_fraction, SPLIT_SEED)
+    """Load the cohort that ``data`` describes, with the split that its table gives, or one drawn by patient."""
+    cohort = load_cohort(data)
+    return cohort, split_table(cohort.table, data.test_fraction)
 
 
 def score_checkpoint(

@@ -14,8 +14,9 @@ import torch
 
 import mmcuda
 from mmcuda._extension import why_not_fused
-from mmcuda.data.cohort import ClinicalLabel, Cohort
+from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Split, check_no_leak
+from mmcuda.data.table import ClinicalLabel
 from mmcuda.evaluate.label_efficiency import target_matrix
 from mmcuda.evaluate.metrics import single_class_targets
 from mmcuda.info import cpu_name

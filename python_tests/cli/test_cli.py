@@ -26,7 +26,10 @@ def fails(capsys, *arguments, code=2):
         ),
         (["train", "--out", "x", "--pretrain.epochs", "ten"], "--pretrain.epochs: expected int, got ten"),
         (["train", "--out", "x", "--pretrain.epochs", "0"], "--pretrain.epochs must be at least 1, got 0"),
-        (["train", "--out", "x", "--data", "olives"], "--data.source: expected one of 'lidc', got olives"),
+        (
+            ["train", "--out", "x", "--data", "olive"],
+            "--data.source: expected one of 'lidc', 'table', 'olives', 'mimic-cxr', got olive",
+        ),
         (["train", "--out", "x", "--pretrainings", "clinical"], "--pretrainings: expected a list such as [a,b], got"),
         (["train", "--out", "x", "--config", "no.yaml"], "--config: File does not exist"),
         (["train", "--out", "x", "--encoder.name", "resnet19"], "--encoder.name must be an architecture of timm"),

@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from mmcuda.data import load_lidc
-from mmcuda.data.readings import database_path, read_readings
+from mmcuda.data import DataConfig, load_cohort
+from mmcuda.data.sources.lidc_readings import database_path, read_readings
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def lidc(cache_dir):
-    return load_lidc(32, cache_dir)
+    return load_cohort(DataConfig(image_size=32, cache_dir=cache_dir))
 
 
 @pytest.fixture(scope="session")

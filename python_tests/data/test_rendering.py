@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmcuda.data.rendering import FILL, Contour, render_reading
+from mmcuda.data.sources.lidc_rendering import FILL, Contour, render_reading
 
 
 def box(z, wide, tall, is_hole=False):

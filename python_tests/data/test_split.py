@@ -46,14 +46,14 @@ def test_a_planted_leak_is_found(lidc):
     split = split_by_patient(lidc.patients, 0.3, seed=0)
     check_no_leak(lidc.patients, split)
     leaked = split.train[0]
-    with pytest.raises(ValueError, match=f"1 on both: {lidc.patients[leaked]}"):
+    with pytest.raises(ValueError, match=f"1 on two: {lidc.patients[leaked]}"):
         check_no_leak(lidc.patients, Split(split.train, np.append(split.test, leaked)))
 
 
 def test_a_leak_names_at_most_five_patients():
     patients = np.array([f"p{i}" for i in range(8)])
     everyone = np.arange(8)
-    with pytest.raises(ValueError, match=r"8 on both: p0, p1, p2, p3, p4, \.\.\.$"):
+    with pytest.raises(ValueError, match=r"8 on two: p0, p1, p2, p3, p4, \.\.\.$"):
         check_no_leak(patients, Split(everyone, everyone))
 
 

@@ -1,8 +1,8 @@
 import pytest
 
+from mmcuda.data import DataConfig
 from mmcuda.errors import UserError
 from mmcuda.train.config import (
-    DataConfig,
     EvaluateConfig,
     FinetuneConfig,
     PretrainConfig,

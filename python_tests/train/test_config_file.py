@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from mmcuda.data import Augment
+from mmcuda.data import Augment, DataConfig
 from mmcuda.errors import UserError
-from mmcuda.train.config import DataConfig, EvaluateConfig, PretrainConfig, TrainConfig
+from mmcuda.train.config import EvaluateConfig, PretrainConfig, TrainConfig
 from mmcuda.train.config_file import check_same, load_config, save_config
 
 CONFIG = TrainConfig(

@@ -40,7 +40,7 @@ def test_the_summary_counts_every_image_once(readings):
 
 def test_a_leak_stops_the_summary(readings):
     cohort, split = readings
-    with pytest.raises(ValueError, match="on both"):
+    with pytest.raises(ValueError, match="on two"):
         summarise_cohort(cohort, Split(split.train, np.append(split.test, split.train[0])), 64)
 
 

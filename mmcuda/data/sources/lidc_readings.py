@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mmcuda.data.rendering import Contour, group_slices
+from mmcuda.data.sources.lidc_rendering import Contour, group_slices
 from mmcuda.errors import UserError
 
 RATINGS = ("subtlety", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")

