@@ -8,7 +8,6 @@ other failure in one line and exit code 1. ``--debug`` shows the traceback.
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import shlex
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mmcuda.errors import UserError
+from mmcuda.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -69,7 +68,7 @@ def _run(arguments: list[str]) -> int:
             return 0
     if command not in COMMANDS and not command.startswith("-"):
         raise UserError(
-            f"COMMAND must be one of {', '.join(COMMANDS)}, got '{command}'{_did_you_mean(command, [*COMMANDS])}"
+            f"COMMAND must be one of {', '.join(COMMANDS)}, got '{command}'{did_you_mean(command, [*COMMANDS])}"
         )
     import jsonargparse
 
@@ -160,13 +159,8 @@ def _one_line(message: str, parser: argparse.ArgumentParser) -> str:
     message = re.sub(r"the following arguments are required: \w+\.(\w+)$", r"the option --\1 is required", message)
     if match := re.match(r"[Uu]nrecognized arguments: (--[^\s=]+)", message):
         known = [option for action in parser._actions for option in action.option_strings]
-        message = f"unknown option {match[1]}{_did_you_mean(match[1], known)}"
+        message = f"unknown option {match[1]}{did_you_mean(match[1], known)}"
     return message
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f": did you mean {close[0]}?" if close else ""
 
 
 class _PlainParser(argparse.ArgumentParser):

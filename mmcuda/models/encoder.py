@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
+from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from timm.models import register_model
 from timm.models.cspnet import CspModelCfg, CspNet, CspStagesCfg, CspStemCfg
-from torch import nn
+from torch import Tensor, nn
 
 from mmcuda.errors import UserError
 
@@ -30,8 +33,8 @@ def darknet_tiny(pretrained: bool = False, **kwargs: object) -> nn.Module:
 register_model(darknet_tiny)  # timm then builds it by name, like its own
 
 
-def check_encoder(name: str, pretrained: bool, image_size: int) -> None:
-    """Raise a UserError unless timm has this architecture, the weights asked for, and it takes images of this size."""
+def check_encoder(name: str, pretrained: bool, image_size: int, weights: Path | None = None) -> None:
+    """Raise a UserError unless timm has this architecture, it takes images of this size, and the weights are there."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
@@ -45,21 +48,77 @@ def check_encoder(name: str, pretrained: bool, image_size: int) -> None:
         raise UserError(
             f"--encoder.name {name} does not take images of --data.image_size {image_size}: {error}"
         ) from error
+    if weights:
+        build_encoder(name, 3, image_size, weights=weights)
 
 
-def build_encoder(name: str, in_channels: int, image_size: int, pretrained: bool = False) -> nn.Module:
+def build_encoder(
+    name: str,
+    in_channels: int,
+    image_size: int,
+    pretrained: bool = False,
+    weights: Path | None = None,
+) -> nn.Module:
     """Build an image encoder: images [B, C, H, W] in 0..1 to features [B, F].
 
     Args:
         name: an architecture of timm, or ``darknet_tiny``.
         in_channels: channels of the images.
         image_size: their side in pixels; transformers are built for it.
-        pretrained: start from timm's weights; its first convolution is adapted to ``in_channels``.
+        pretrained: start from timm's weights; the first convolution is adapted to ``in_channels``.
+        weights: start from the weights in this .safetensors file, adapted likewise.
+
+    Raises:
+        UserError: if ``weights`` is missing, damaged, or of another architecture.
     """
-    options = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0}
+    if weights:
+        encoder = _create_from_file(name, in_channels, image_size, weights)
+    else:
+        encoder = _create(name, in_channels, image_size, pretrained=pretrained)
+    if weights or pretrained:
+        normalise_inputs(encoder, in_channels)
+    return encoder
+
+
+def _create(name: str, in_channels: int, image_size: int, **options: object) -> nn.Module:
+    options |= {"in_chans": in_channels, "num_classes": 0}
     encoder: nn.Module
     try:
         encoder = timm.create_model(name, img_size=image_size, **options)
     except TypeError:  # a convolutional network takes any size
         encoder = timm.create_model(name, **options)
     return encoder
+
+
+def _create_from_file(name: str, in_channels: int, image_size: int, weights: Path) -> nn.Module:
+    what = f"--encoder.weights {weights}"
+    try:
+        with safe_open(weights, "pt") as file:
+            tensors = set(file.keys())
+        overlay = {"file": str(weights)}
+        encoder = _create(name, in_channels, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{what} cannot be read: {error}") from error
+    except RuntimeError as error:  # a tensor of another shape
+        raise UserError(f"{what} does not fit --encoder.name {name}: {error}") from error
+    if not getattr(encoder, "pretrained_cfg", None):
+        raise UserError(f"{what} does not fit --encoder.name {name}: timm has no pretrained form of it")
+    if missing := sorted(encoder.state_dict().keys() - tensors):  # timm leaves them random
+        raise UserError(f"{what} does not fit --encoder.name {name}: it lacks {missing[0]}")
+    return encoder
+
+
+def normalise_inputs(encoder: nn.Module, in_channels: int) -> None:
+    """Let ``encoder`` normalise its images itself, from 0..1 to what timm's weights of the architecture were made for.
+
+    Images of other than three channels are normalised by the mean over the three colours.
+    """
+    config: Any = encoder.pretrained_cfg
+    mean, deviation = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    if in_channels != 3:
+        mean, deviation = mean.mean(), deviation.mean()
+
+    def normalise(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return (inputs[0] - mean.to(inputs[0])) / deviation.to(inputs[0])
+
+    encoder.register_forward_pre_hook(normalise)

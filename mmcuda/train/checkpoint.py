@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmcuda.errors import UserError
-from mmcuda.models.encoder import build_encoder, check_encoder
+from mmcuda.models.encoder import build_encoder, check_encoder, normalise_inputs
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.config_file import load_config, save_config
 
@@ -92,6 +92,8 @@ def load_encoder(folder: Path, in_channels: int) -> tuple[nn.Module, PretrainJob
     weights = load_checkpoint(folder).weights
     check_encoder(job.encoder.name, False, job.data.image_size)
     encoder = build_encoder(job.encoder.name, in_channels, job.data.image_size)
+    if job.start.starts_trained:
+        normalise_inputs(encoder, in_channels)
     prefix = "encoder."
     found = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     load_weights(encoder, found, f"{folder} for the encoder {job.encoder.name}")

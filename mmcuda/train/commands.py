@@ -31,7 +31,7 @@ ROWS = (".csv", ".json")
 def pretrain_command(job: PretrainJob, out: Path, resume: bool) -> None:
     """Pretrain one encoder into ``out``/checkpoints."""
     accelerator = make_accelerator(job.pretrain.precision)
-    check_encoder(job.encoder.name, job.encoder.pretrained, job.data.image_size)
+    check_encoder(job.encoder.name, job.start.pretrained, job.data.image_size, job.start.weights)
     cohort, split = load_split_cohort(job.data)
     folder = open_folder(out, job, resume, accelerator)
     pretrain(accelerator, folder, job, cohort, split)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from mmcuda.data.augment import Augment
 from mmcuda.data.config import DataConfig
 from mmcuda.errors import UserError
 
-Pretraining = Literal["random", "simclr", "shuffled", "clinical"]
+Pretraining = Literal["random", "imagenet", "simclr", "shuffled", "clinical"]
 Precision = Literal["no", "bf16", "fp16"]
 
 
@@ -34,6 +36,21 @@ class EncoderConfig:
     """Any architecture of timm (resnet18, convnext_tiny, ...), or darknet_tiny, made for small images on a CPU."""
     pretrained: bool = False
     """Start from timm's natural-image weights (downloads them) instead of random ones."""
+    weights: Path | None = None
+    """Start from the weights in this file (.safetensors, tensors named as in timm) instead of random ones."""
+
+    def __post_init__(self) -> None:
+        if self.weights and self.pretrained:
+            raise UserError("--encoder.weights and --encoder.pretrained exclude each other: give one of them")
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the first weights are those of an earlier training, on natural images as a rule."""
+        return self.pretrained or self.weights is not None
+
+    def from_scratch(self) -> EncoderConfig:
+        """Return the same architecture, to start from random weights."""
+        return replace(self, pretrained=False, weights=None)
 
 
 @dataclass(frozen=True)
@@ -148,9 +165,12 @@ class PretrainJob:
 
     method: Pretraining = "clinical"
     """clinical: positives share a clinical label; simclr: only views of one image; shuffled: clinical labels permuted
-    across images, a control; random: the untrained encoder."""
+    across images, a control; imagenet: the weights of --encoder.pretrained or --encoder.weights as they are; random:
+    the untrained encoder."""
     seed: int = 0
     """Seed of the weights, the order of the images and their augmentation."""
+    labels: tuple[str, ...] = ()
+    """The clinical labels to learn from (clinical and shuffled); all of the cohort by default."""
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     augment: Augment = field(default_factory=Augment)
@@ -158,11 +178,21 @@ class PretrainJob:
 
     def __post_init__(self) -> None:
         check_range("--seed", self.seed, 0)
+        if self.method == "imagenet" and not self.encoder.starts_trained:
+            raise UserError("imagenet needs weights: give --encoder.weights FILE, or --encoder.pretrained true")
+        if self.labels and self.method not in ("clinical", "shuffled"):
+            raise UserError(f"--labels needs --method clinical or shuffled, got {self.method}")
+
+    @property
+    def start(self) -> EncoderConfig:
+        """The encoder with its first weights."""
+        return self.encoder.from_scratch() if self.method == "random" else self.encoder
 
     @property
     def name(self) -> str:
-        """Name of the job's logs and checkpoint in a run folder."""
-        return f"{self.method}-seed{self.seed}"
+        """Name of the job's logs and checkpoint in a run folder; quoted, since a label may hold any character."""
+        labels = "".join(f"-{quote(label, safe=' ')}" for label in self.labels)
+        return f"{self.method}{labels}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -186,11 +216,19 @@ class TrainConfig:
             raise UserError(f"--pretrainings must be one or more different names, got {list(self.pretrainings)}")
         check_range("--seeds", self.seeds, 1)
         check_range("--first_seed", self.first_seed, 0)
+        self.jobs()  # each checks itself
 
     def jobs(self) -> list[PretrainJob]:
         """Return the pretrainings in the order they are run: seed by seed."""
         return [
-            PretrainJob(method, seed, self.data, self.encoder, self.augment, self.pretrain)
+            PretrainJob(
+                method=method,
+                seed=seed,
+                data=self.data,
+                encoder=self.encoder,
+                augment=self.augment,
+                pretrain=self.pretrain,
+            )
             for seed in range(self.first_seed, self.first_seed + self.seeds)
             for method in self.pretrainings
         ]

@@ -7,8 +7,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mmcuda.data.cohort import Cohort
+from mmcuda.data.cohort import ClinicalLabel, Cohort
 from mmcuda.data.split import Split
+from mmcuda.errors import UserError, did_you_mean
 from mmcuda.losses import ClinicalSupConLoss, SupConLoss
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import ContrastiveModel
@@ -19,25 +20,29 @@ from mmcuda.train.loop import LossOfBatch, Trainer, Training
 from mmcuda.train.ranks import gather_ranks
 from mmcuda.train.seeding import derive_seed
 
+CONTRASTIVE = ("simclr", "shuffled", "clinical")  # the methods that train; the others are encoders as they are
+
 
 def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, cohort: Cohort, split: Split) -> None:
     """Train the encoder of ``job`` on the training images; its checkpoint is then in the run folder.
 
-    A training that has a checkpoint continues from it; one that is finished is left as it is. The untrained encoder
-    (method random) has a checkpoint too.
+    A training that has a checkpoint continues from it; one that is finished is left as it is. Encoders that are not
+    pretrained here (methods random and imagenet) have a checkpoint too.
 
     Raises:
+        UserError: if the cohort lacks the clinical labels that the job learns from.
         RuntimeError: if the loss is not finite.
     """
+    check_labels(job, cohort)
     torch.manual_seed(derive_seed(job.seed, "weights"))  # one seed gives all methods the same first weights
     channels, size = cohort.images.shape[1:3]
-    encoder = build_encoder(job.encoder.name, channels, size, job.encoder.pretrained)
+    encoder = build_encoder(job.encoder.name, channels, size, job.start.pretrained, job.start.weights)
     model = ContrastiveModel(encoder, job.pretrain.projection_hidden, job.pretrain.projection_size)
     training = Training(
         name=job.name,
-        title=f"pretrain  {job.method:<10}",
+        title=f"pretrain  {' '.join([job.method, *job.labels]):<10}",
         seed=job.seed,
-        epochs=0 if job.method == "random" else job.pretrain.epochs,
+        epochs=job.pretrain.epochs if job.method in CONTRASTIVE else 0,
         options=job.pretrain,
         job=job,
     )
@@ -45,30 +50,47 @@ def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, coho
     Trainer(accelerator, folder, training, model, data).fit(contrastive_loss(job, cohort))
 
 
+def check_labels(job: PretrainJob, cohort: Cohort) -> None:
+    """Raise a UserError unless the cohort has the clinical labels that the job learns from."""
+    known = list(cohort.clinical)
+    if job.method in ("clinical", "shuffled") and not known:
+        raise UserError(f"{job.method} pretraining needs clinical labels, got none: name some with --data.clinical")
+    for name in job.labels:
+        if name not in known:
+            raise UserError(f"--labels must be among {', '.join(known)}, got {name}{did_you_mean(name, known)}")
+
+
+def learnt_labels(job: PretrainJob, cohort: Cohort) -> dict[str, ClinicalLabel]:
+    """Return the clinical labels whose positives ``job`` brings together; none where it learns without labels."""
+    if job.method not in ("clinical", "shuffled"):
+        return {}
+    return {name: label for name, label in cohort.clinical.items() if not job.labels or name in job.labels}
+
+
 def contrastive_labels(job: PretrainJob, cohort: Cohort, split: Split) -> dict[str, Tensor]:
-    """Return the clinical labels that ``job`` learns from, name -> [n_train] float64, NaN = missing.
+    """Return the values of the labels that ``job`` learns from, name -> [n_train] float64, NaN = missing.
 
     The shuffled control permutes whole rows across the training images: each image then has the labels of another one,
     so their distribution and their correlation stay and their relation to the image goes.
     """
-    if job.method in ("simclr", "random"):
-        return {}
     rows = split.train
     if job.method == "shuffled":
         rows = np.random.default_rng(derive_seed(job.seed, "shuffle")).permutation(rows)
-    return {name: torch.from_numpy(label.values[rows]) for name, label in cohort.clinical.items()}
+    return {name: torch.from_numpy(label.values[rows]) for name, label in learnt_labels(job, cohort).items()}
 
 
 def contrastive_loss(job: PretrainJob, cohort: Cohort) -> LossOfBatch:
     """Return the loss of a batch: two augmented views of every image, compared with all others of all ranks."""
     tau, tau_simclr = job.pretrain.temperature, job.pretrain.simclr_temperature
-    clinical = ClinicalSupConLoss(
-        {name: label.relation for name, label in cohort.clinical.items()},
-        weights={name: label.weight for name, label in cohort.clinical.items()},
-        temperature=tau,
-        base_temperature=tau,
-    )
     unlabelled = SupConLoss(temperature=tau_simclr, base_temperature=tau_simclr)
+    clinical = None
+    if learnt := learnt_labels(job, cohort):
+        clinical = ClinicalSupConLoss(
+            {name: label.relation for name, label in learnt.items()},
+            weights={name: label.weight for name, label in learnt.items()},
+            temperature=tau,
+            base_temperature=tau,
+        )
 
     def loss_of_batch(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         images = batch.images.float() / 255
@@ -77,7 +99,7 @@ def contrastive_loss(job: PretrainJob, cohort: Cohort) -> LossOfBatch:
         if not features.isfinite().all():
             return features.sum()  # not finite either: the loop stops there and says so
         labels = {name: gather_ranks(label) for name, label in batch.labels.items()}
-        loss: Tensor = clinical(features, labels) if labels else unlabelled(features)
+        loss: Tensor = clinical(features, labels) if clinical else unlabelled(features)
         return loss
 
     return loss_of_batch

@@ -87,7 +87,7 @@ class TrainRun:
     def __init__(self, config: TrainConfig, out: Path, resume: bool, command: str) -> None:
         self.config, self.command = config, command
         self.accelerator = make_accelerator(config.pretrain.precision)
-        check_encoder(config.encoder.name, config.encoder.pretrained, config.data.image_size)
+        check_encoder(config.encoder.name, config.encoder.pretrained, config.data.image_size, config.encoder.weights)
         self.cohort, self.split = load_split_cohort(config.data)
         self.folder = open_folder(out, config, resume, self.accelerator)  # last: a refused run leaves no folder
         environment = self.folder.root / "environment.json"

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from mmcuda.data import DataConfig
 from mmcuda.errors import UserError
 from mmcuda.train.config import (
+    EncoderConfig,
     EvaluateConfig,
     FinetuneConfig,
     PretrainConfig,
@@ -25,6 +28,13 @@ from mmcuda.train.config import (
         (lambda: EvaluateConfig(draws=0), "draws must be at least 1, got 0"),
         (lambda: FinetuneConfig(label_fraction=1.5), "--label_fraction must be in 0..1, above 0, got 1.5"),
         (lambda: PretrainJob(seed=-1), "--seed must be at least 0, got -1"),
+        (lambda: PretrainJob("imagenet"), "imagenet needs weights: give --encoder.weights FILE"),
+        (lambda: TrainConfig(pretrainings=("imagenet",)), "imagenet needs weights: give --encoder.weights FILE"),
+        (lambda: PretrainJob("simclr", labels=("a",)), "--labels needs --method clinical or shuffled, got simclr"),
+        (
+            lambda: EncoderConfig(pretrained=True, weights=Path("w.safetensors")),
+            "--encoder.weights and --encoder.pretrained exclude each other",
+        ),
         (lambda: TrainConfig(pretrainings=("clinical", "clinical")), "--pretrainings must be one or more different"),
         (lambda: TrainConfig(seeds=0), "--seeds must be at least 1, got 0"),
     ],
@@ -38,3 +48,7 @@ def test_a_value_out_of_range_names_its_option(build, message):
 def test_jobs_run_every_pretraining_at_every_seed():
     jobs = TrainConfig(pretrainings=("simclr", "clinical"), seeds=2, first_seed=3).jobs()
     assert [job.name for job in jobs] == ["simclr-seed3", "clinical-seed3", "simclr-seed4", "clinical-seed4"]
+
+
+def test_a_job_is_named_after_its_labels():
+    assert PretrainJob("clinical", 1, labels=("DRT/ME", "CST a")).name == "clinical-DRT%2FME-CST a-seed1"

@@ -1,13 +1,18 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from mmcuda import ClinicalSupConLoss, SupConLoss
+from mmcuda.errors import UserError
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import ContrastiveModel
 from mmcuda.train.batches import TrainingSet
 from mmcuda.train.checkpoint import load_encoder
-from mmcuda.train.config import PretrainJob
+from mmcuda.train.config import EncoderConfig, PretrainJob
 from mmcuda.train.folder import RunFolder
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import contrastive_labels, contrastive_loss, pretrain
@@ -24,6 +29,29 @@ def test_clinical_labels_are_those_of_the_training_images(readings):
     labels = contrastive_labels(PretrainJob("clinical"), cohort, split)
     for name, label in cohort.clinical.items():
         np.testing.assert_array_equal(labels[name].numpy(), label.values[split.train])
+
+
+def test_one_label_is_learnt_alone(readings):
+    cohort, split = readings
+    job = PretrainJob("clinical", labels=("diameter",))
+    assert list(contrastive_labels(job, cohort, split)) == ["diameter"]
+    model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8).eval()
+    batch = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split)).batch(np.arange(32))
+    alone = dataclasses.replace(cohort, clinical={"diameter": cohort.clinical["diameter"]})
+    losses = [
+        contrastive_loss(*case)(model, batch, torch.Generator().manual_seed(0))
+        for case in ((job, cohort), (PretrainJob("clinical"), alone))
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_an_unknown_label_is_named(readings, tmp_path):
+    job = PretrainJob("clinical", labels=("diametre",))
+    with pytest.raises(UserError, match=r"--labels must be among .* got diametre: did you mean diameter\?"):
+        pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
+    bare = dataclasses.replace(readings[0], clinical={})
+    with pytest.raises(UserError, match="clinical pretraining needs clinical labels, got none"):
+        pretrain(make_accelerator("no"), RunFolder(tmp_path), PretrainJob("clinical"), bare, readings[1])
 
 
 def test_shuffling_moves_whole_rows_to_other_images(readings):
@@ -66,3 +94,19 @@ def test_the_untrained_encoder_has_a_checkpoint_and_no_log(readings, tmp_path):
     pretrain(make_accelerator("no"), RunFolder(again), job, *readings)
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(first(images), load_encoder(RunFolder(again).checkpoint(job.name), 3)[0](images))
+
+
+def test_imagenet_is_the_encoder_of_the_weights_and_random_is_not(readings, tmp_path):
+    torch.manual_seed(1)
+    original = timm.create_model("test_resnet").eval()
+    weights = tmp_path / "resnet.safetensors"
+    save_file(original.state_dict(), weights)
+    images, mean, std = torch.rand(2, 3, 32, 32), *(torch.tensor(original.pretrained_cfg[k]) for k in ("mean", "std"))
+    expected = original.forward_head(
+        original.forward_features((images - mean.view(3, 1, 1)) / std.view(3, 1, 1)), pre_logits=True
+    )
+    for method in ("imagenet", "random"):
+        job = PretrainJob(method, encoder=EncoderConfig("test_resnet", weights=weights))
+        pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
+        features = load_encoder(RunFolder(tmp_path).checkpoint(job.name), 3)[0](images)
+        assert torch.allclose(features, expected, atol=1e-5) == (method == "imagenet")
