@@ -19,8 +19,8 @@ INK = "#1c1d1f"  # text and axes; the page's own text colour in the SVG
 BLUE = "#0072b2"  # too dark for a dark page, which shows the palette's sky blue in its place
 
 # Okabe-Ito: distinguishable without red-green. Grey stands for "nothing learned" and "no value".
-COLORS = {"random": "#8a8a8a", "simclr": BLUE, "shuffled": "#cc79a7", "clinical": "#d55e00"}
-MARKERS = {"random": "s", "simclr": "o", "shuffled": "v", "clinical": "D"}
+COLORS = {"random": "#8a8a8a", "imagenet": "#e69f00", "simclr": BLUE, "shuffled": "#cc79a7", "clinical": "#d55e00"}
+MARKERS = {"random": "s", "imagenet": "^", "simclr": "o", "shuffled": "v", "clinical": "D"}
 NEGATIVE, POSITIVE, NO_VALUE = "#56b4e9", "#d55e00", "#9a9a9a"
 
 STYLE: dict[str, Any] = {

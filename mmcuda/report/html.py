@@ -25,6 +25,7 @@ from mmcuda.report.wording import (
 
 MEANINGS = {
     "random": "an untrained encoder: what the classifier gets without any pretraining",
+    "imagenet": "the weights that the encoder starts from, of natural images as a rule, without any pretraining here",
     "simclr": "contrastive pretraining without labels: two views of one image are the positives",
     "shuffled": "the control: clinical pretraining with the labels shuffled among the images",
     "clinical": "contrastive pretraining whose positives share a clinical label",

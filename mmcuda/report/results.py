@@ -74,12 +74,14 @@ class Results:
     @property
     def subject(self) -> str:
         """The pretraining that the report is about."""
-        return next(name for name in ("clinical", "simclr", "shuffled", "random") if name in self.pretrainings)
+        return next(
+            name for name in ("clinical", "simclr", "imagenet", "shuffled", "random") if name in self.pretrainings
+        )
 
     @property
     def baseline(self) -> str | None:
         """The pretraining it is compared with."""
-        others = (name for name in ("simclr", "random", "shuffled") if name in self.pretrainings)
+        others = (name for name in ("simclr", "imagenet", "random", "shuffled") if name in self.pretrainings)
         return next((name for name in others if name != self.subject), None)
 
     def fraction_needed(self, pretraining: str, level: float) -> float | None:

@@ -16,7 +16,8 @@ import pandas as pd
 
 from mmcuda.errors import UserError
 
-PRETRAININGS = ("random", "simclr", "shuffled", "clinical")
+PRETRAININGS = ("random", "imagenet", "simclr", "shuffled", "clinical")
+UNTRAINED = ("random", "imagenet")  # encoders as they are: without a log
 NUMBERS = ("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", "auprc", "n_train", "n_test")
 LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait")
 
@@ -234,7 +235,7 @@ def read_run(folder: Path) -> Run:
         UserError: if a file is missing or malformed; the message names the file.
     """
     metrics = _read_metrics(folder / "metrics.json")
-    trained = metrics.loc[metrics["pretraining"] != "random", ["pretraining", "seed"]].drop_duplicates()
+    trained = metrics.loc[~metrics["pretraining"].isin(UNTRAINED), ["pretraining", "seed"]].drop_duplicates()
     needs_embedding = "clinical" in set(metrics["pretraining"]) or (folder / "embedding.npz").exists()
     config = folder / "config.yaml"
     with _reading(config):

@@ -42,6 +42,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.weights and self.pretrained:
             raise UserError("--encoder.weights and --encoder.pretrained exclude each other: give one of them")
+        if self.weights:  # a saved configuration is valid from every folder
+            object.__setattr__(self, "weights", self.weights.expanduser().absolute())
 
     @property
     def starts_trained(self) -> bool:

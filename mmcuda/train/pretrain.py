@@ -7,8 +7,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mmcuda.data.cohort import ClinicalLabel, Cohort
+from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Split
+from mmcuda.data.table import ClinicalLabel
 from mmcuda.errors import UserError, did_you_mean
 from mmcuda.losses import ClinicalSupConLoss, SupConLoss
 from mmcuda.models.encoder import build_encoder

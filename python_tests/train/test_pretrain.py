@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import timm
@@ -37,7 +35,7 @@ def test_one_label_is_learnt_alone(readings):
     assert list(contrastive_labels(job, cohort, split)) == ["diameter"]
     model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8).eval()
     batch = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split)).batch(np.arange(32))
-    alone = dataclasses.replace(cohort, clinical={"diameter": cohort.clinical["diameter"]})
+    alone = cohort.with_labels(clinical={"diameter": cohort.clinical["diameter"]})
     losses = [
         contrastive_loss(*case)(model, batch, torch.Generator().manual_seed(0))
         for case in ((job, cohort), (PretrainJob("clinical"), alone))
@@ -49,7 +47,7 @@ def test_an_unknown_label_is_named(readings, tmp_path):
     job = PretrainJob("clinical", labels=("diametre",))
     with pytest.raises(UserError, match=r"--labels must be among .* got diametre: did you mean diameter\?"):
         pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
-    bare = dataclasses.replace(readings[0], clinical={})
+    bare = readings[0].with_labels(clinical={})
     with pytest.raises(UserError, match="clinical pretraining needs clinical labels, got none"):
         pretrain(make_accelerator("no"), RunFolder(tmp_path), PretrainJob("clinical"), bare, readings[1])
 
