@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from mmcuda.data.table import CohortTable
 from mmcuda.errors import UserError
 from mmcuda.files import write_atomically
 
@@ -48,18 +46,3 @@ def write_array(path: Path, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
     """Write a .npy file, atomically, and return it memory-mapped, read-only."""
     write_atomically(path, lambda file: np.save(file, array))
     return np.lib.format.open_memmap(path, mode="r")
-
-
-def cached_images(table: CohortTable, image_size: int, cache_dir: Path | None = None) -> npt.NDArray[np.uint8]:
-    """Return the images of a table, [N, C, image_size, image_size] memory-mapped; the first call decodes them.
-
-    Raises:
-        ImageError: if an image cannot be read.
-        UserError: if the cache cannot be written.
-    """
-    path = (cache_dir or default_cache_dir()) / f"{table.images.fingerprint()}-{image_size}px.npy"
-    images = read_array(path)
-    if images is None or len(images) != len(table):
-        writable_folder(path.parent)
-        images = write_array(path, np.stack([table.images.read(row, image_size) for row in range(len(table))]))
-    return images

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-from mmcuda.data.cache import cached_images
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.config import DataConfig
+from mmcuda.data.image_cache import cached_images
 from mmcuda.data.problems import Problem, raise_errors
 from mmcuda.data.table import CohortTable
 

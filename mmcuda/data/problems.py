@@ -23,6 +23,14 @@ class Problem:
         return f"{self.where}: {self.message}" if self.where else self.message
 
 
+class ImageError(UserError):
+    """One image is missing or cannot be decoded."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(f"{where}: {message}")
+        self.where, self.message = where, message  # "images/0417.tif", "truncated"
+
+
 def raise_errors(problems: Iterable[Problem]) -> None:
     """Raise one UserError that names the first errors and says how many more there are; nothing if there is none."""
     errors = [str(problem) for problem in problems if problem.severity == "error"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,15 @@ from mmcuda.labels import Relation
 SIDES = ("train", "validation", "test")
 
 
+class Picture(NamedTuple):
+    """One image as it is read, once."""
+
+    pixels: npt.NDArray[np.uint8]  # [C, size, size]
+    width: int  # of the input, before it was fitted to the square
+    height: int
+    digest: str  # 32 hexadecimal digits, of the input's bytes: equal = the same image
+
+
 class ImageSource(Protocol):
     """Where the pixels of a table come from."""
 
@@ -20,18 +29,26 @@ class ImageSource(Protocol):
     def channel_names(self) -> tuple[str, ...]:
         """Names of the C channels."""
 
+    @property
+    def version(self) -> str:
+        """Name of the decoder and its options: with another version, ``read`` may return other pixels."""
+
+    @property
+    def origins(self) -> npt.NDArray[np.str_]:
+        """[N] what each row is read from, such as a file's path; rows of one origin show one image."""
+
     def __len__(self) -> int:
         """Return N, the number of images."""
 
-    def read(self, row: int, size: int) -> npt.NDArray[np.uint8]:
-        """Return the image of one row, [C, size, size].
+    def stamps(self) -> npt.NDArray[np.str_]:
+        """Return the state [N] of every origin, such as a file's size and time: it changes whenever the pixels may."""
+
+    def read(self, row: int, size: int) -> Picture:
+        """Read the image of one row; called from several threads at once.
 
         Raises:
             ImageError: if it is missing or cannot be decoded.
         """
-
-    def fingerprint(self) -> str:
-        """Return a digest that changes whenever what ``read`` returns may have changed."""
 
     def take(self, rows: npt.NDArray[np.int64]) -> ImageSource:
         """Return the images of ``rows`` alone, in that order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,7 +14,7 @@ from mmcuda.data.config import DataConfig
 from mmcuda.data.problems import Problem
 from mmcuda.data.sources.lidc_readings import RATINGS, Reading, database_path, group_nodules, read_readings
 from mmcuda.data.sources.lidc_rendering import CHANNEL_NAMES, render_reading
-from mmcuda.data.table import ClinicalLabel, CohortTable
+from mmcuda.data.table import ClinicalLabel, CohortTable, Picture
 from mmcuda.labels import Equal, Within
 
 RENDERING_VERSION = 1  # a part of the cache's name: raise it when the images or the table change
@@ -49,28 +49,43 @@ class LidcImages:
 
     rows: npt.NDArray[np.int64]  # [N] positions in the database's order
     channel_names = CHANNEL_NAMES
+    version = f"lidc-v{RENDERING_VERSION}"
+
+    @property
+    def origins(self) -> npt.NDArray[np.str_]:
+        """The readings' positions."""
+        return self.rows.astype(str)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, row: int, size: int) -> npt.NDArray[np.uint8]:
-        """Return one image, [3, size, size]."""
-        reading = _readings()[self.rows[row]]
-        return render_reading(reading.contours, reading.slice_spacing, size)
+    def stamps(self) -> npt.NDArray[np.str_]:
+        """Return nothing: the database does not change."""
+        return np.full(len(self.rows), "")
 
-    def fingerprint(self) -> str:
-        """Return the version of the drawing and which readings are drawn."""
-        return f"lidc-v{RENDERING_VERSION}-{hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]}"
+    def read(self, row: int, size: int) -> Picture:
+        """Draw one reading."""
+        reading = _readings()[self.rows[row]]
+        pixels = render_reading(reading.contours, reading.slice_spacing, size)
+        return Picture(pixels, size, size, digest=f"{self.rows[row]:032x}")  # small outlines may be drawn alike
 
     def take(self, rows: npt.NDArray[np.int64]) -> LidcImages:
         """Return the images of ``rows`` alone."""
         return LidcImages(self.rows[rows])
 
 
-@cache
 def _readings() -> list[Reading]:
-    """Read the database once a process."""
+    """Read the database once a process, whichever thread comes first."""
+    with _READING_LOCK:
+        return _all_readings()
+
+
+@cache
+def _all_readings() -> list[Reading]:
     return list(read_readings(database_path()))
+
+
+_READING_LOCK = threading.Lock()
 
 
 def read_lidc(config: DataConfig) -> tuple[CohortTable, list[Problem]]:
