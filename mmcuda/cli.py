@@ -113,11 +113,12 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
 
 def _add_options(parser: ArgumentParser, command: str) -> None:
     from mmcuda.train import config
+    from mmcuda.train.finetune_config import FinetuneConfig
 
     kinds: dict[str, Any] = {
         "train": config.TrainConfig,
         "pretrain": config.PretrainJob,
-        "finetune": config.FinetuneConfig,
+        "finetune": FinetuneConfig,
         "evaluate": config.EvaluateConfig,
     }
     outputs = {"embed": "new file for the features, .npz or .csv", "evaluate": "new file for the rows, .csv or .json"}
@@ -208,8 +209,8 @@ def _pretrain(values: dict[str, Any], command: str) -> None:
 
 
 def _finetune(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.commands import finetune_command
-    from mmcuda.train.config import FinetuneConfig
+    from mmcuda.train.finetune_command import finetune_command
+    from mmcuda.train.finetune_config import FinetuneConfig
 
     checkpoint, out, resume = values.pop("checkpoint"), values.pop("out"), values.pop("resume")
     finetune_command(checkpoint, FinetuneConfig(**values), out, resume)

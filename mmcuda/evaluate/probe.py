@@ -26,12 +26,15 @@ class LinearProbe:
         return np.asarray(expit(logits))
 
 
-def fit_probe(features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]) -> LinearProbe:
+def fit_probe(
+    features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32], balanced: bool = False
+) -> LinearProbe:
     """Fit a probe on the labelled cells.
 
     Args:
         features: [n, F] of the labelled images.
         targets: [n, T] in {0, 1, NaN}, NaN = no label.
+        balanced: let both classes of a target weigh alike.
     """
     scaler = StandardScaler().fit(features)
     standardised = scaler.transform(features)
@@ -40,7 +43,8 @@ def fit_probe(features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32
     for t, column in enumerate(targets.T):
         labelled = np.isfinite(column)
         if len(np.unique(column[labelled])) == 2:
-            model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+            weights = "balanced" if balanced else None
+            model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000, class_weight=weights)
             model.fit(standardised[labelled], column[labelled])
             # w.(x - mean) / scale + b = (w / scale).x + (b - (w / scale).mean)
             weight[t] = model.coef_[0] / scaler.scale_

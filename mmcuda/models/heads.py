@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import Self
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,30 +42,31 @@ class ContrastiveModel(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder and one linear layer: images [B, C, H, W] to logits [B, T] of T independent targets."""
+    """Encoder and one linear layer: images [B, C, H, W] to logits [B, T] of T independent targets.
 
-    def __init__(self, encoder: nn.Module, targets: int) -> None:
+    Args:
+        encoder: of timm.
+        targets: names of the T targets.
+        frozen: the encoder keeps its weights, and its BatchNorm the running statistics, in training mode too.
+    """
+
+    def __init__(self, encoder: nn.Module, targets: Sequence[str], frozen: bool = False) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.linear = nn.Linear(feature_size(encoder), targets)
+        self.encoder = encoder.requires_grad_(not frozen)
+        self.linear = nn.Linear(feature_size(encoder), len(targets))
+        self.targets, self.frozen = tuple(targets), frozen
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of ``images``."""
         logits: Tensor = self.linear(self.encoder(images))
         return logits
 
-
-def masked_bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy over the labelled cells; 0 (with a zero gradient) if there are none.
-
-    Args:
-        logits: [B, T].
-        targets: [B, T] in {0, 1, NaN}, NaN = no label.
-    """
-    labelled = targets.isfinite()
-    # A NaN target would poison the gradient even where it is masked out of the sum: replace it first.
-    losses = F.binary_cross_entropy_with_logits(logits, torch.where(labelled, targets, 0.0), reduction="none")
-    return (losses * labelled).sum() / labelled.sum().clamp(min=1)
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, of the linear layer alone if the encoder is frozen."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
 
 
 def feature_size(encoder: nn.Module) -> int:

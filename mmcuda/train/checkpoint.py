@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmcuda.errors import UserError
 from mmcuda.models.encoder import build_encoder, check_encoder, normalise_inputs
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.config_file import load_config, save_config
+from mmcuda.train.finetune_config import FinetuneJob
 
 WEIGHTS, STATE, CONFIG = "model.safetensors", "state.pt", "config.yaml"
 
@@ -28,7 +30,7 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, job: PretrainJob) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, job: PretrainJob | FinetuneJob) -> None:
     """Write a checkpoint beside ``folder``, then swap it in: killed at any moment, a whole one remains."""
     recover(folder)
     new, old = _beside(folder, "new"), _beside(folder, "old")
@@ -71,15 +73,23 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint folder that a user means by ``path``: the folder itself, or its ``last``.
+    """Return the checkpoint folder that a user means by ``path``: the folder itself, or its ``best`` or ``last``.
 
     Raises:
-        UserError: if there is no checkpoint in either.
+        UserError: if there is no checkpoint in any of them.
     """
-    for folder in (path, path / "last"):
+    for folder in (path, path / "best", path / "last"):
         if (folder / WEIGHTS).is_file():
             return folder
     raise UserError(f"no checkpoint at {path}: expected a folder with {WEIGHTS}, as under checkpoints/ in a run")
+
+
+def load_pretraining(folder: Path) -> PretrainJob:
+    """Return the pretraining of a checkpoint's encoder, fine-tuned since or not."""
+    path = folder / CONFIG
+    if path.is_file() and re.search("^finetune:", path.read_text(), flags=re.MULTILINE):
+        return load_config(FinetuneJob, path).pretraining
+    return load_config(PretrainJob, path)
 
 
 def load_encoder(folder: Path, in_channels: int) -> tuple[nn.Module, PretrainJob]:
@@ -88,7 +98,7 @@ def load_encoder(folder: Path, in_channels: int) -> tuple[nn.Module, PretrainJob
     Raises:
         UserError: if the weights do not fit that encoder.
     """
-    job = load_config(PretrainJob, folder / CONFIG)
+    job = load_pretraining(folder)
     weights = load_checkpoint(folder).weights
     check_encoder(job.encoder.name, False, job.data.image_size)
     encoder = build_encoder(job.encoder.name, in_channels, job.data.image_size)

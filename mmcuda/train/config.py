@@ -129,39 +129,6 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(Optimisation):
-    """Supervised training of a pretrained encoder's classifier."""
-
-    mode: Literal["linear", "full"] = "linear"
-    """linear: logistic regression on frozen features; full: all weights, by gradient descent."""
-    label_fraction: float = 1.0
-    """Fraction of the training patients whose labels are used."""
-    seed: int = 0
-    """Seed of the draw of labelled patients and of the training."""
-    bootstrap: int = 500
-    """Patient-level bootstrap resamples behind the 95 % intervals."""
-    epochs: int = 20
-    """Passes over the labelled images (full)."""
-    batch_size: int = 128
-    """Images per step, over all devices (full)."""
-    learning_rate: float = 3e-4
-    """Highest learning rate (full; AdamW, cosine)."""
-    weight_decay: float = 1e-2
-    """Weight decay, on weights but not on biases and norms (full)."""
-    warmup: float = 0.05
-    """Share of the training over which the learning rate rises (full)."""
-    precision: Precision = "no"
-    """Mixed precision: no (fp32), bf16, or fp16 (GPU only; full)."""
-
-    def __post_init__(self) -> None:
-        self.check("--")
-        if not 0 < self.label_fraction <= 1:
-            raise UserError(f"--label_fraction must be in 0..1, above 0, got {self.label_fraction:g}")
-        check_range("--seed", self.seed, 0)
-        check_range("--bootstrap", self.bootstrap, 1)
-
-
-@dataclass(frozen=True)
 class PretrainJob:
     """One pretraining: everything its weights depend on. Written beside every checkpoint."""
 

@@ -25,9 +25,17 @@ class RunFolder:
         """Return the folder of the last checkpoint of the training ``name``."""
         return self.root / "checkpoints" / name / "last"
 
+    def best_checkpoint(self, name: str) -> Path:
+        """Return the folder of the best checkpoint of the training ``name``, if it stopped early."""
+        return self.root / "checkpoints" / name / "best"
+
     def log(self, name: str) -> Path:
         """Return the table of the steps of the training ``name``."""
         return self.root / "logs" / f"{name}.csv"
+
+    def validation_log(self, name: str) -> Path:
+        """Return the table of the validation losses of the training ``name``, if it could stop early."""
+        return self.root / "logs" / f"{name}-validation.csv"
 
     def tensorboard(self, name: str) -> Path:
         """Return the TensorBoard folder of the training ``name``."""

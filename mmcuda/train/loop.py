@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -22,7 +23,9 @@ from mmcuda.train.batches import Batch, TrainingSet, epoch_positions, prefetch, 
 from mmcuda.train.checkpoint import CONFIG, Checkpoint, load_checkpoint, load_weights, recover, save_checkpoint
 from mmcuda.train.config import Optimisation, Precision, PretrainJob
 from mmcuda.train.config_file import check_same, load_config
-from mmcuda.train.folder import RunFolder
+from mmcuda.train.early_stopping import EarlyStopping
+from mmcuda.train.finetune_config import FinetuneJob
+from mmcuda.train.folder import RunFolder, write_text
 from mmcuda.train.logs import StepLog, StepRow
 from mmcuda.train.seeding import derive_seed
 
@@ -39,7 +42,7 @@ class Training:
     seed: int
     epochs: int
     options: Optimisation
-    job: PretrainJob
+    job: PretrainJob | FinetuneJob
 
 
 def make_accelerator(precision: Precision) -> Accelerator:
@@ -59,19 +62,38 @@ class Trainer:
     Everything random in an epoch derives from the seed and the epoch, so that a run that was killed and resumed ends
     with the same weights as one that was not.
 
+    Args:
+        accelerator: device, ranks and precision.
+        folder: where logs and checkpoints go.
+        training: names and options.
+        model: trained in place.
+        data: the training images and their labels.
+        parameters: groups of parameters, each with its highest learning rate ``lr`` and its ``weight_decay``; by
+            default all of the model, as the options say.
+        early_stopping: when to stop before the last epoch; the model then has the best epoch's weights.
+
     Raises:
         UserError: if the batch size does not divide among the ranks.
     """
 
     def __init__(
-        self, accelerator: Accelerator, folder: RunFolder, training: Training, model: nn.Module, data: TrainingSet
+        self,
+        accelerator: Accelerator,
+        folder: RunFolder,
+        training: Training,
+        model: nn.Module,
+        data: TrainingSet,
+        parameters: list[dict[str, Any]] | None = None,
+        early_stopping: EarlyStopping | None = None,
     ) -> None:
         options, ranks = training.options, accelerator.num_processes
         if options.batch_size % ranks:
             raise UserError(f"batch_size must divide among {ranks} processes, got {options.batch_size}")
         self.accelerator, self.folder, self.training, self.data = accelerator, folder, training, data
+        self.early_stopping = early_stopping
         self.steps = steps_per_epoch(len(data), options.batch_size)
-        optimizer = torch.optim.AdamW(param_groups_weight_decay(model, options.weight_decay), lr=options.learning_rate)
+        parameters = parameters or param_groups_weight_decay(model, options.weight_decay)
+        optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate)
         steps = training.epochs * self.steps
         factor = warmup_cosine(round(options.warmup * steps), steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -86,11 +108,13 @@ class Trainer:
         epochs, finished = self.training.epochs, self._restore()
         if finished is None:
             finished = 0
-            self._save(finished)
-        if finished < epochs:
+            self._end_epoch(finished)
+        if finished < epochs and not self._is_over():
             self._run_epochs(finished, loss_of_batch)
         elif epochs > 0:
             self._say(f"{self.training.title}   finished before")
+        if self.early_stopping:
+            self._keep_best(self.early_stopping)
         self.accelerator.free_memory()
 
     def _run_epochs(self, finished: int, loss_of_batch: LossOfBatch) -> None:
@@ -103,9 +127,37 @@ class Trainer:
                         log.write(row)
                     progress.set_description_str(progress_line(self.training, rows), refresh=False)
                     progress.update()
-                self._save(epoch + 1)
+                self._end_epoch(epoch + 1)
+                if self._is_over():
+                    break
         if progress.disable:
             self._say(progress_line(self.training, rows))
+
+    def _is_over(self) -> bool:
+        return self.early_stopping is not None and self.early_stopping.over
+
+    def _end_epoch(self, finished: int) -> None:
+        """Validate and save. The best checkpoint comes first: killed in between, the epoch is run again."""
+        stopping, name = self.early_stopping, self.training.name
+        if stopping:
+            loss = stopping.loss_of(self.accelerator.unwrap_model(self.model))
+            mean = self.accelerator.reduce(torch.tensor(loss, device=self.accelerator.device), "mean")  # ranks agree
+            stopping.losses.append(float(mean))
+            if stopping.improved:
+                self._save(self.folder.best_checkpoint(name), finished)
+        self._save(self.folder.checkpoint(name), finished)
+        if stopping and self.accelerator.is_main_process:
+            write_text(self.folder.validation_log(name), stopping.table())
+
+    def _keep_best(self, stopping: EarlyStopping) -> None:
+        """Load the best epoch's weights."""
+        self.accelerator.wait_for_everyone()
+        place = self.folder.best_checkpoint(self.training.name)
+        load_weights(self.accelerator.unwrap_model(self.model), load_checkpoint(place).weights, str(place))
+        self._say(
+            f"{self.training.title}   kept epoch {stopping.best_epoch} of {len(stopping.losses) - 1}  "
+            f"validation loss {min(stopping.losses):.3f}"
+        )
 
     def _say(self, line: str) -> None:
         if self.accelerator.is_main_process:
@@ -126,7 +178,7 @@ class Trainer:
         ):
             batch = gathered.to(accelerator.device)
             waited = time.perf_counter() - started
-            learning_rate = float(self.schedule.get_last_lr()[0])
+            learning_rate = float(max(self.schedule.get_last_lr()))
             step += 1
             loss = self._step(loss_of_batch(self.model, batch, generator))
             if not math.isfinite(loss):
@@ -161,7 +213,7 @@ class Trainer:
             bar_format="{desc}  [{bar:20}] {elapsed}",
         )
 
-    def _save(self, finished: int) -> None:
+    def _save(self, place: Path, finished: int) -> None:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -171,25 +223,29 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
+            "validation": self.early_stopping.losses if self.early_stopping else None,
         }
         weights = self.accelerator.unwrap_model(self.model).state_dict()
-        save_checkpoint(self.folder.checkpoint(self.training.name), Checkpoint(weights, state), self.training.job)
+        save_checkpoint(place, Checkpoint(weights, state), self.training.job)
 
     def _restore(self) -> int | None:
         """Load the last checkpoint, if there is one, and return the number of finished epochs."""
         place = self.folder.checkpoint(self.training.name)
         if self.accelerator.is_main_process:
             recover(place)
+            recover(self.folder.best_checkpoint(self.training.name))
         self.accelerator.wait_for_everyone()
         if not place.exists():
             return None
-        check_same(place / CONFIG, load_config(PretrainJob, place / CONFIG), self.training.job)
+        check_same(place / CONFIG, load_config(type(self.training.job), place / CONFIG), self.training.job)
         checkpoint = load_checkpoint(place)
         load_weights(self.accelerator.unwrap_model(self.model), checkpoint.weights, str(place))
         self.optimizer.load_state_dict(checkpoint.state["optimizer"])
         self.schedule.load_state_dict(checkpoint.state["schedule"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+        if self.early_stopping:
+            self.early_stopping.losses = checkpoint.state["validation"]
         finished: int = checkpoint.state["epoch"]
         return finished
 

@@ -111,7 +111,7 @@ def test_evaluate_writes_the_rows_it_prints_and_overwrites_nothing(capsys, check
     assert "exists. Choose another file" in fails(capsys, *arguments)
 
 
-def test_finetune_linear_equals_the_evaluation_of_all_labels(checkpoint, tmp_path):
+def test_finetune_logistic_equals_the_evaluation_of_all_labels(checkpoint, tmp_path):
     ours, theirs = tmp_path / "finetuned", tmp_path / "rows.csv"
     assert main(["finetune", str(checkpoint), "--out", str(ours), "--bootstrap", "10"]) == 0
     arguments = ["--label_fractions", "[1.0]", "--bootstrap", "10"]
@@ -120,7 +120,24 @@ def test_finetune_linear_equals_the_evaluation_of_all_labels(checkpoint, tmp_pat
         for row, other in zip(csv.DictReader(mine), csv.DictReader(file), strict=True):
             assert float(row["auroc"]) == pytest.approx(float(other["auroc"]), abs=1e-3)
             assert row["n_test"] == other["n_test"]
-    assert (ours / "checkpoints" / "finetune-linear-seed0" / "last" / "model.safetensors").is_file()
+    assert (ours / "checkpoints" / "finetune-logistic-seed0" / "last" / "model.safetensors").is_file()
+
+
+def test_finetune_by_folds_writes_out_of_fold_predictions_and_is_resumed(capsys, checkpoint, tmp_path):
+    out = tmp_path / "folds"
+    arguments = ["finetune", str(checkpoint), "--out", str(out), "--folds", "2", "--bootstrap", "10"]
+    assert main([*arguments, "--label_fraction", "0.05"]) == 0
+    with (out / "folds.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["fold"] for row in rows] == ["1"] * 5 + ["2"] * 5 + ["pooled"] * 5
+    with (out / "out_of_fold.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == int(rows[-1]["n_test"])
+    before = (out / "metrics.json").read_text()
+    assert main([*arguments, "--resume"]) == 0
+    assert (out / "metrics.json").read_text() == before
+    assert "mean of the 2 classifiers" in capsys.readouterr().out
+    message = fails(capsys, *arguments, "--resume", "--folds", "3")
+    assert message.startswith("cannot resume with --folds 3: the run has 2 in")
 
 
 def test_a_checkpoint_of_another_encoder_is_refused(capsys, checkpoint, tmp_path):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -12,11 +13,13 @@ def features_and_targets():
     return features, (features[:, :2] + rng.normal(size=(120, 2)) > [5, 5]).astype(np.float32)
 
 
-def test_the_folded_weights_give_the_probabilities_of_the_scikit_learn_pipeline():
+@pytest.mark.parametrize("weights", [None, "balanced"])
+def test_the_folded_weights_give_the_probabilities_of_the_scikit_learn_pipeline(weights):
     features, targets = features_and_targets()
-    probabilities = fit_probe(features, targets).probabilities(features)
+    probabilities = fit_probe(features, targets, balanced=weights == "balanced").probabilities(features)
     for t in range(2):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000))
+        logistic = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000, class_weight=weights)
+        model = make_pipeline(StandardScaler(), logistic)
         model.fit(features, targets[:, t])
         np.testing.assert_allclose(probabilities[:, t], model.predict_proba(features)[:, 1], atol=1e-6)
 

@@ -7,7 +7,6 @@ from mmcuda.errors import UserError
 from mmcuda.train.config import (
     EncoderConfig,
     EvaluateConfig,
-    FinetuneConfig,
     PretrainConfig,
     PretrainJob,
     TrainConfig,
@@ -26,7 +25,6 @@ from mmcuda.train.config import (
         (lambda: EvaluateConfig(label_fractions=(0.0, 1.0)), "label_fractions must be fractions"),
         (lambda: EvaluateConfig(label_fractions=(0.1, 0.1)), "label_fractions must differ"),
         (lambda: EvaluateConfig(draws=0), "draws must be at least 1, got 0"),
-        (lambda: FinetuneConfig(label_fraction=1.5), "--label_fraction must be in 0..1, above 0, got 1.5"),
         (lambda: PretrainJob(seed=-1), "--seed must be at least 0, got -1"),
         (lambda: PretrainJob("imagenet"), "imagenet needs weights: give --encoder.weights FILE"),
         (lambda: TrainConfig(pretrainings=("imagenet",)), "imagenet needs weights: give --encoder.weights FILE"),
