@@ -48,11 +48,11 @@ def _parser(kind: type[DataclassInstance]) -> jsonargparse.ArgumentParser:
 
 def check_same(path: Path, saved: DataclassInstance, now: DataclassInstance) -> None:
     """Raise a UserError naming the first option in which a continued run differs from the run in ``path``."""
-    before = dict(_leaves(_plain(asdict(saved))))
-    for option, value in _leaves(_plain(asdict(now))):
-        if option not in NO_EFFECT and before.get(option) != value:
+    before, after = (dict(_leaves(_plain(asdict(config)))) for config in (saved, now))
+    for option in after | before:
+        if option not in NO_EFFECT and before.get(option) != after.get(option):
             raise UserError(
-                f"cannot resume with --{option} {value}: the run has {before.get(option)} in {path}. "
+                f"cannot resume with --{option} {after.get(option)}: the run has {before.get(option)} in {path}. "
                 "Drop the option, or choose another folder with --out."
             )
 

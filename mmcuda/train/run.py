@@ -18,12 +18,12 @@ from mmcuda.data import load_cohort
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.config import DataConfig
 from mmcuda.data.split import Split, split_table
+from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
 from mmcuda.models.encoder import check_encoder
-from mmcuda.models.storage import load_encoder
 from mmcuda.report import findings, write_report
-from mmcuda.train.checkpoint import load_pretraining
+from mmcuda.train.checkpoint import load_encoder
 from mmcuda.train.config import EvaluateConfig, TrainConfig
 from mmcuda.train.config_file import check_same, load_config, save_config
 from mmcuda.train.folder import RunFolder, write_arrays, write_json
@@ -54,9 +54,15 @@ def open_folder(out: Path, config: DataclassInstance, resume: bool, accelerator:
     return folder
 
 
-def load_split_cohort(data: DataConfig) -> tuple[Cohort, Split]:
-    """Load the cohort that ``data`` describes, with the split that its table gives, or one drawn by patient."""
+def load_split_cohort(data: DataConfig, needs_targets: bool = True) -> tuple[Cohort, Split]:
+    """Load the cohort that ``data`` describes, with the split that its table gives, or one drawn by patient.
+
+    Raises:
+        UserError: as :func:`mmcuda.data.load_cohort`, or if the cohort has no target though ``needs_targets``.
+    """
     cohort = load_cohort(data)
+    if needs_targets and not cohort.targets:
+        raise UserError(f"{cohort.title} has no targets to predict: name their columns with --data.targets")
     return cohort, split_table(cohort.table, data.test_fraction)
 
 
@@ -64,9 +70,9 @@ def score_checkpoint(
     checkpoint: Path, cohort: Cohort, split: Split, options: EvaluateConfig, device: torch.device
 ) -> EncoderScores:
     """Probe a checkpoint's encoder at every label fraction."""
-    job = load_pretraining(checkpoint)
+    encoder, job = load_encoder(checkpoint, cohort.images.shape[1])
     return score_encoder(
-        to_device(load_encoder(checkpoint), device),
+        to_device(encoder, device),
         cohort,
         split,
         pretraining=job.method,
@@ -135,7 +141,7 @@ class TrainRun:
         methods = self.config.pretrainings
         method = "clinical" if "clinical" in methods else methods[-1]
         job = next(job for job in self.config.jobs() if job.method == method)
-        encoder = load_encoder(self.folder.checkpoint(job.name))
+        encoder, _ = load_encoder(self.folder.checkpoint(job.name), self.cohort.images.shape[1])
         features = extract_features(to_device(encoder, self.accelerator.device), self.cohort.images, rows)
         write_arrays(self.folder.root / "embedding.npz", describe_rows(self.cohort, rows) | {"features": features})
 

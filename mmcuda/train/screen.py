@@ -16,18 +16,22 @@ CELL = 14
 
 def data_lines(summary: Mapping[str, Any], batch_size: int) -> str:
     """Return the lines ``data`` and ``labels`` about a cohort (the content of cohort.json)."""
-    train, test = summary["split"]["train"]["patients"], summary["split"]["test"]["patients"]
+    sides = " / ".join(f"{name} {side['patients']:,}" for name, side in summary["split"].items())
     clinical: Mapping[str, Mapping[str, Any]] = summary["clinical"]
-    missing = np.mean([label["missing"] for label in clinical.values()])
-    positives = ", ".join(f"{name} {label['positives_per_batch']:.0f}" for name, label in clinical.items())
-    return "\n".join(
-        [
-            f"{'data':<{LABEL}}{summary['title']}   {summary['images']:,} images, {summary['patients']:,} patients   "
-            f"train {train:,} / test {test:,} patients, no patient on both sides",
+    lines = [
+        f"{'data':<{LABEL}}{summary['title']}   {summary['images']:,} images, {summary['patients']:,} patients   "
+        f"{sides} patients, no patient on both sides",
+    ]
+    if clinical:
+        missing = np.mean([label["missing"] for label in clinical.values()])
+        positives = ", ".join(f"{name} {label['positives_per_batch']:.0f}" for name, label in clinical.items())
+        lines += [
             f"{'labels':<{LABEL}}clinical: {', '.join(clinical)}   {100 * missing:.0f} % missing",
             f"{'':<{LABEL}}positives per batch of {batch_size}: {positives}",
         ]
-    )
+    else:
+        lines.append(f"{'labels':<{LABEL}}clinical: none")
+    return "\n".join([*lines, *(f"{'':<{LABEL}}{note}" for note in summary["notes"])])
 
 
 def probe_table(rows: Sequence[Row]) -> str:

@@ -32,13 +32,14 @@ def summarise_cohort(cohort: Cohort, split: Split, batch_size: int) -> dict[str,
         ValueError: if a patient is on both sides of the split.
     """
     check_no_leak(cohort.patients, split)
-    sides = {"train": split.train, "test": split.test}
+    sides = {side: rows for side, rows in split.sides.items() if len(rows)}
     names, targets = list(cohort.targets), target_matrix(cohort)
-    single = {name for rows in sides.values() for name in single_class_targets(targets[rows], names)}
+    single = {name for rows in (split.train, split.test) for name in single_class_targets(targets[rows], names)}
     return {
         "name": cohort.name,
         "title": cohort.title,
         "statement": cohort.statement,
+        "notes": list(cohort.table.notes),
         "images": len(cohort.images),
         "patients": len(np.unique(cohort.patients)),
         "bags": len(np.unique(cohort.bags)),

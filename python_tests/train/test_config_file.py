@@ -37,3 +37,20 @@ def test_a_damaged_file_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"config.yaml is not a valid|--seeds must be at least 1"):
         load_config(TrainConfig, path)
+
+
+def test_a_clinical_label_left_out_is_a_difference():
+    both, one = ({"bcva": "equal", "cst": {"within": 25.0}}, {"bcva": "equal"})
+    saved, now = (TrainConfig(data=DataConfig(source="table", clinical=rules)) for rules in (both, one))
+    with pytest.raises(UserError, match=r"--data.clinical.cst.within None: the run has 25.0"):
+        check_same(Path("config.yaml"), saved, now)
+
+
+@pytest.mark.parametrize(
+    "clinical", [{"bcva": "equal", "cst": {"within": 25.0, "weight": 2.0}}, ("bcva",), "auto", None]
+)
+def test_clinical_rules_survive_the_file(tmp_path, clinical):
+    config = TrainConfig(data=DataConfig(source="table", file=Path("cohort.csv"), clinical=clinical))
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(TrainConfig, tmp_path / "config.yaml") == config
+    assert config.data.file.is_absolute()

@@ -1,0 +1,145 @@
+"""From the cells of a sheet and the roles of its columns to the one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mmcuda.data.clinical import parse_rules, read_clinical
+from mmcuda.data.columns import Words, read_names, read_sides, read_subgroups, read_tabular, read_targets, read_words
+from mmcuda.data.config import DataConfig
+from mmcuda.data.problems import Problem
+from mmcuda.data.sheet import Sheet
+from mmcuda.data.split import Split, patients_on_two_sides
+from mmcuda.data.table import SIDES, CohortTable, ImageSource
+from mmcuda.errors import UserError
+
+T = TypeVar("T")
+REQUIRED = {
+    "file": "the table of the images",
+    "root": "the folder of the data set",
+    "image": "the column of the image paths",
+    "group": "the column of the patients, each of whom a split keeps on one side",
+}
+
+
+def assemble(
+    sheet: Sheet,
+    roles: DataConfig,
+    open_images: Callable[[Words], ImageSource],
+    title: str,
+    statement: str,
+    notes: tuple[str, ...] = (),
+) -> tuple[CohortTable, list[Problem]]:
+    """Return the table of a sheet and everything that is wrong with its cells; a bad cell counts as missing.
+
+    Args:
+        sheet: a row an image.
+        roles: which column is what: image, group and targets by name, the others as far as there are any.
+        open_images: makes the image source from the cells of the image column.
+        title: the cohort's name in a report.
+        statement: the honest limits of the data.
+        notes: what else the user should know.
+
+    Raises:
+        UserError: if a column is missing, naming all that are.
+    """
+    if roles.image is None or roles.group is None:
+        raise ValueError(f"roles must name the columns of images and patients, got {roles}")
+    targets = (roles.targets,) if isinstance(roles.targets, str) else roles.targets or ()
+    columns: dict[str, tuple[str, ...]] = {
+        "image": (roles.image,),
+        "group": (roles.group,),
+        "bag": (roles.bag,) if roles.bag else (),
+        "split": (roles.split,) if roles.split else (),
+        "targets": targets,
+        **{role: getattr(roles, role) for role in ("tabular", "text", "subgroups")},
+    }
+    others = {column for role, named in columns.items() if role != "subgroups" for column in named}
+    sheet.check_columns(columns | {"clinical": tuple(parse_rules(roles.clinical) or ())})
+    problems: list[Problem] = []
+
+    def keep(result: tuple[T, list[Problem]]) -> T:
+        """Note the problems of one column and return its values."""
+        problems.extend(result[1])
+        return result[0]
+
+    names = keep(read_names(sheet, roles.image))
+    patients = keep(read_names(sheet, roles.group))
+    labels, faults, inferred = read_clinical(sheet, roles.clinical, others)
+    problems += faults
+    problems += _repeated_images(sheet, roles.image, names, patients)
+    problems += [
+        Problem("warning", f"{sheet.name} column {column}", "is a clinical label and a target: pretraining sees it")
+        for column in targets
+        if column in labels
+    ]
+    split = keep(read_sides(sheet, roles.split)) if roles.split else None
+    if split is not None:
+        problems += _split_problems(sheet, patients, split)
+    tabular = [keep(read_tabular(sheet, column)) for column in roles.tabular]
+    table = CohortTable(
+        name=roles.source,
+        title=title,
+        statement=statement,
+        images=open_images(names),
+        image_names=names,
+        row_numbers=sheet.row_numbers,
+        patients=patients,
+        bags=_bags(patients, read_words(sheet, roles.bag) if roles.bag else np.full(len(sheet), "")),
+        clinical=labels,
+        targets={column: keep(read_targets(sheet, column)) for column in targets},
+        tabular={name: values for columns in tabular for name, values in columns.items()},
+        text={column: read_words(sheet, column) for column in roles.text},
+        subgroups={column: read_subgroups(sheet, column) for column in roles.subgroups},
+        split=split,
+        notes=(*inferred, *notes),
+    )
+    return table, problems
+
+
+def _bags(patients: Words, bags: Words) -> npt.NDArray[np.int64]:
+    """Number the bags; bags of the same name of two patients are two."""
+    pairs = pd.DataFrame({"patient": patients, "bag": bags})
+    return np.asarray(pairs.groupby(["patient", "bag"]).ngroup(), dtype=np.int64)
+
+
+def _repeated_images(sheet: Sheet, column: str, names: Words, patients: Words) -> list[Problem]:
+    """Return a problem for every image that an earlier row has, too: an error if that is another patient's."""
+    first: dict[str, int] = {}
+    problems = []
+    for row, name in enumerate(names.tolist()):
+        earlier = first.setdefault(name, row)
+        if earlier != row and name:
+            other = patients[earlier] != patients[row]
+            message = f"{name} is also in row {sheet.row_numbers[earlier]}" + ", of another patient" * bool(other)
+            problems.append(Problem("error" if other else "warning", sheet.where(row, column), message))
+    return problems
+
+
+def _split_problems(sheet: Sheet, patients: Words, sides: Words) -> list[Problem]:
+    split = Split(**{side: np.flatnonzero(sides == side) for side in SIDES})
+    problems = [
+        Problem("error", sheet.name, f"the split leaves no row for {side}")
+        for side in ("train", "test")
+        if len(split.sides[side]) == 0
+    ]
+    for patient, (side, other) in patients_on_two_sides(patients, split).items():
+        problems.append(Problem("error", "", f"patient {patient} is in {side} and in {other}"))
+    return problems
+
+
+def require(config: DataConfig, option: str) -> Any:
+    """Return the value of an option of ``config``.
+
+    Raises:
+        UserError: if it is not given.
+    """
+    value = getattr(config, option)
+    if value is None:
+        raise UserError(f"--data.{option} is required for --data {config.source}: {REQUIRED[option]}")
+    return value
