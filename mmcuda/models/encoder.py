@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def build_encoder(
     else:
         encoder = _create(name, in_channels, image_size, pretrained=pretrained)
     if weights or pretrained:
-        normalise_inputs(encoder, in_channels)
+        normalise_inputs(encoder, *timm_statistics(name, in_channels))
     return encoder
 
 
@@ -108,17 +109,23 @@ def _create_from_file(name: str, in_channels: int, image_size: int, weights: Pat
     return encoder
 
 
-def normalise_inputs(encoder: nn.Module, in_channels: int) -> None:
-    """Let ``encoder`` normalise its images itself, from 0..1 to what timm's weights of the architecture were made for.
+def timm_statistics(name: str, in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of the pixels, [C] each, that timm's weights of an architecture were made for.
 
-    Images of other than three channels are normalised by the mean over the three colours.
+    Images of other than three channels get the mean over the three colours.
     """
-    config: Any = encoder.pretrained_cfg
-    mean, deviation = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    if in_channels != 3:
-        mean, deviation = mean.mean(), deviation.mean()
+    config: Any = timm.get_pretrained_cfg(name)
+    mean, std = (tuple(map(float, values)) for values in (config.mean, config.std))
+    if in_channels == 3:
+        return mean, std
+    return (sum(mean) / 3,) * in_channels, (sum(std) / 3,) * in_channels
+
+
+def normalise_inputs(encoder: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Let ``encoder`` normalise its images itself, from 0..1: subtract ``mean`` [C] and divide by ``std`` [C]."""
+    subtrahend, divisor = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
 
     def normalise(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        return (inputs[0] - mean.to(inputs[0])) / deviation.to(inputs[0])
+        return (inputs[0] - subtrahend.to(inputs[0])) / divisor.to(inputs[0])
 
     encoder.register_forward_pre_hook(normalise)

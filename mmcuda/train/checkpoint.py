@@ -1,25 +1,28 @@
-"""Checkpoints: a folder with weights, the training's state and the configuration, replaced as a whole."""
+"""Checkpoints: a folder with weights, what the model is, the training's state and options, replaced as a whole."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmcuda.data.cohort import Cohort
 from mmcuda.errors import UserError
-from mmcuda.models.encoder import build_encoder, check_encoder, normalise_inputs
+from mmcuda.models.description import DESCRIPTION, ModelDescription
+from mmcuda.models.encoder import timm_statistics
+from mmcuda.models.storage import WEIGHTS, read_weights, save_weights
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.config_file import load_config, save_config
 from mmcuda.train.finetune_config import FinetuneJob
+from mmcuda.train.folder import write_json
 
-WEIGHTS, STATE, CONFIG = "model.safetensors", "state.pt", "config.yaml"
+STATE, CONFIG = "state.pt", "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,17 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, job: PretrainJob | FinetuneJob) -> None:
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, job: PretrainJob | FinetuneJob, description: ModelDescription
+) -> None:
     """Write a checkpoint beside ``folder``, then swap it in: killed at any moment, a whole one remains."""
     recover(folder)
     new, old = _beside(folder, "new"), _beside(folder, "old")
     new.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}, new / WEIGHTS)
+    save_weights(new, checkpoint.weights)
     torch.save(checkpoint.state, new / STATE)
     save_config(job, new / CONFIG)
+    write_json(new / DESCRIPTION, description.as_json())
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
@@ -63,25 +69,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         UserError: if there is none in ``folder``, or it is damaged.
     """
-    for name in (WEIGHTS, STATE, CONFIG):
+    for name in (WEIGHTS, STATE, CONFIG, DESCRIPTION):
         if not (folder / name).is_file():
             raise UserError(f"no checkpoint in {folder}: {name} is missing")
     try:
-        return Checkpoint(load_file(folder / WEIGHTS), torch.load(folder / STATE, weights_only=True))
-    except (SafetensorError, RuntimeError, EOFError) as error:
+        return Checkpoint(read_weights(folder), torch.load(folder / STATE, weights_only=True))
+    except (RuntimeError, EOFError) as error:
         raise UserError(f"the checkpoint in {folder} is damaged: {error}") from None
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint folder that a user means by ``path``: the folder itself, or its ``best`` or ``last``.
-
-    Raises:
-        UserError: if there is no checkpoint in any of them.
-    """
-    for folder in (path, path / "best", path / "last"):
-        if (folder / WEIGHTS).is_file():
-            return folder
-    raise UserError(f"no checkpoint at {path}: expected a folder with {WEIGHTS}, as under checkpoints/ in a run")
 
 
 def load_pretraining(folder: Path) -> PretrainJob:
@@ -92,34 +86,16 @@ def load_pretraining(folder: Path) -> PretrainJob:
     return load_config(PretrainJob, path)
 
 
-def load_encoder(folder: Path, in_channels: int) -> tuple[nn.Module, PretrainJob]:
-    """Build the encoder that a checkpoint's configuration names, with the checkpoint's weights, in eval mode.
-
-    Raises:
-        UserError: if the weights do not fit that encoder.
-    """
-    job = load_pretraining(folder)
-    weights = load_checkpoint(folder).weights
-    check_encoder(job.encoder.name, False, job.data.image_size)
-    encoder = build_encoder(job.encoder.name, in_channels, job.data.image_size)
-    if job.start.starts_trained:
-        normalise_inputs(encoder, in_channels)
-    prefix = "encoder."
-    found = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    load_weights(encoder, found, f"{folder} for the encoder {job.encoder.name}")
-    return encoder.eval(), job
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    """Load ``weights`` into ``model``.
-
-    Raises:
-        UserError: naming the first tensor that is missing, unknown, or of another shape.
-    """
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() | weights.keys()):
-        have = list(weights[name].shape) if name in weights else "none"
-        want = list(wanted[name].shape) if name in wanted else "none"
-        if have != want:
-            raise UserError(f"the weights in {what} do not fit: {name} must be {want}, got {have}")
-    model.load_state_dict(weights)
+def describe_model(job: PretrainJob, cohort: Cohort, targets: Sequence[str] = ()) -> ModelDescription:
+    """Describe the encoder of ``job`` for images like the cohort's, and its classifier of ``targets`` if it has one."""
+    channels = cohort.channel_names
+    mean, std = timm_statistics(job.encoder.name, len(channels)) if job.start.starts_trained else ((), ())
+    return ModelDescription(
+        architecture=job.encoder.name,
+        image_size=cohort.images.shape[2],
+        channels=channels,
+        reader=cohort.table.images.version,
+        mean=mean,
+        std=std,
+        targets=tuple(targets),
+    )

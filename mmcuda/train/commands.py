@@ -9,7 +9,8 @@ import pandas as pd
 
 from mmcuda.evaluate.features import extract_features
 from mmcuda.models.encoder import check_encoder
-from mmcuda.train.checkpoint import find_checkpoint, load_encoder, load_pretraining
+from mmcuda.models.storage import find_checkpoint, load_encoder
+from mmcuda.train.checkpoint import load_pretraining
 from mmcuda.train.config import EvaluateConfig, PretrainJob
 from mmcuda.train.folder import new_file, write_arrays, write_json, write_text
 from mmcuda.train.loop import make_accelerator
@@ -49,7 +50,7 @@ def embed_command(checkpoint: Path, out: Path) -> None:
     """Write the features of every image of the checkpoint's cohort to ``out`` (.npz or .csv)."""
     place, out = find_checkpoint(checkpoint), new_file(out, FEATURES)
     cohort, split = load_split_cohort(load_pretraining(place).data, needs_targets=False)
-    encoder, _ = load_encoder(place, cohort.images.shape[1])
+    encoder = load_encoder(place)
     rows = np.arange(len(cohort.images))
     features = extract_features(to_device(encoder, make_accelerator("no").device), cohort.images, rows)
     columns = describe_rows(cohort, rows) | {"split": np.where(np.isin(rows, split.test), "test", "train")}

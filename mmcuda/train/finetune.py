@@ -21,6 +21,7 @@ from mmcuda.evaluate.metrics import Floats, single_class_targets
 from mmcuda.evaluate.probe import fit_probe
 from mmcuda.models.heads import Classifier
 from mmcuda.train.batches import Batch, TrainingSet
+from mmcuda.train.checkpoint import describe_model
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.early_stopping import EarlyStopping
 from mmcuda.train.finetune_config import FinetuneConfig, FinetuneJob
@@ -91,6 +92,7 @@ def finetune(
         epochs=0 if options.mode == "logistic" else options.epochs,
         options=options,
         job=FinetuneJob(job, options),
+        description=describe_model(job, cohort, names),
     )
     data = TrainingSet(cohort.images, labelled, {"targets": torch.from_numpy(matrix[labelled])})
     stopping = early_stopping(criterion, cohort, validation, matrix, options) if validation is not None else None

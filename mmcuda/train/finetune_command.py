@@ -8,7 +8,8 @@ import numpy as np
 
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.label_efficiency import EncoderScores, Key, label_draws, score_rows, target_matrix
-from mmcuda.train.checkpoint import find_checkpoint, load_encoder, load_pretraining
+from mmcuda.models.storage import find_checkpoint, load_encoder
+from mmcuda.train.checkpoint import load_pretraining
 from mmcuda.train.finetune import finetune, predict, trainable_targets
 from mmcuda.train.finetune_config import FinetuneConfig
 from mmcuda.train.folder import write_text
@@ -30,7 +31,7 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     place = find_checkpoint(checkpoint)
     job = load_pretraining(place)
     cohort, split = load_split_cohort(job.data)
-    encoder, _ = load_encoder(place, cohort.images.shape[1])
+    encoder = load_encoder(place)
     targets = target_matrix(cohort)
     labelled = label_draws(cohort, split, options.label_fraction, 1, options.seed)[0]
     labelled = labelled[np.isfinite(targets[labelled]).any(axis=1)]

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmcuda.errors import UserError
+from mmcuda.models.description import ModelDescription
+from mmcuda.models.storage import load_weights
 from mmcuda.train.batches import Batch, TrainingSet, epoch_positions, prefetch, steps_per_epoch
-from mmcuda.train.checkpoint import CONFIG, Checkpoint, load_checkpoint, load_weights, recover, save_checkpoint
+from mmcuda.train.checkpoint import CONFIG, Checkpoint, load_checkpoint, recover, save_checkpoint
 from mmcuda.train.config import Optimisation, Precision, PretrainJob
 from mmcuda.train.config_file import check_same, load_config
 from mmcuda.train.early_stopping import EarlyStopping
@@ -43,6 +45,7 @@ class Training:
     epochs: int
     options: Optimisation
     job: PretrainJob | FinetuneJob
+    description: ModelDescription
 
 
 def make_accelerator(precision: Precision) -> Accelerator:
@@ -226,7 +229,7 @@ class Trainer:
             "validation": self.early_stopping.losses if self.early_stopping else None,
         }
         weights = self.accelerator.unwrap_model(self.model).state_dict()
-        save_checkpoint(place, Checkpoint(weights, state), self.training.job)
+        save_checkpoint(place, Checkpoint(weights, state), self.training.job, self.training.description)
 
     def _restore(self) -> int | None:
         """Load the last checkpoint, if there is one, and return the number of finished epochs."""

@@ -15,6 +15,7 @@ from mmcuda.losses import ClinicalSupConLoss, SupConLoss
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import ContrastiveModel
 from mmcuda.train.batches import Batch, TrainingSet
+from mmcuda.train.checkpoint import describe_model
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.folder import RunFolder
 from mmcuda.train.loop import LossOfBatch, Trainer, Training
@@ -46,6 +47,7 @@ def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, coho
         epochs=job.pretrain.epochs if job.method in CONTRASTIVE else 0,
         options=job.pretrain,
         job=job,
+        description=describe_model(job, cohort),
     )
     data = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split))
     Trainer(accelerator, folder, training, model, data).fit(contrastive_loss(job, cohort))

@@ -22,8 +22,9 @@ from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
 from mmcuda.models.encoder import check_encoder
+from mmcuda.models.storage import load_encoder
 from mmcuda.report import findings, write_report
-from mmcuda.train.checkpoint import load_encoder
+from mmcuda.train.checkpoint import load_pretraining
 from mmcuda.train.config import EvaluateConfig, TrainConfig
 from mmcuda.train.config_file import check_same, load_config, save_config
 from mmcuda.train.folder import RunFolder, write_arrays, write_json
@@ -70,9 +71,9 @@ def score_checkpoint(
     checkpoint: Path, cohort: Cohort, split: Split, options: EvaluateConfig, device: torch.device
 ) -> EncoderScores:
     """Probe a checkpoint's encoder at every label fraction."""
-    encoder, job = load_encoder(checkpoint, cohort.images.shape[1])
+    job = load_pretraining(checkpoint)
     return score_encoder(
-        to_device(encoder, device),
+        to_device(load_encoder(checkpoint), device),
         cohort,
         split,
         pretraining=job.method,
@@ -141,7 +142,7 @@ class TrainRun:
         methods = self.config.pretrainings
         method = "clinical" if "clinical" in methods else methods[-1]
         job = next(job for job in self.config.jobs() if job.method == method)
-        encoder, _ = load_encoder(self.folder.checkpoint(job.name), self.cohort.images.shape[1])
+        encoder = load_encoder(self.folder.checkpoint(job.name))
         features = extract_features(to_device(encoder, self.accelerator.device), self.cohort.images, rows)
         write_arrays(self.folder.root / "embedding.npz", describe_rows(self.cohort, rows) | {"features": features})
 

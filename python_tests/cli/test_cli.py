@@ -141,7 +141,7 @@ def test_finetune_by_folds_writes_out_of_fold_predictions_and_is_resumed(capsys,
 
 
 def test_a_checkpoint_of_another_encoder_is_refused(capsys, checkpoint, tmp_path):
-    config = checkpoint / "last" / "config.yaml"
+    config = checkpoint / "last" / "config.json"
     text = config.read_text()
     config.write_text(text.replace("darknet_tiny", "resnet18"))
     try:

@@ -1,23 +1,27 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from mmcuda.errors import UserError
-from mmcuda.models.encoder import build_encoder
+from mmcuda.models.description import ModelDescription
+from mmcuda.models.storage import WEIGHTS
 from mmcuda.train.checkpoint import (
     CONFIG,
-    WEIGHTS,
     Checkpoint,
-    find_checkpoint,
+    describe_model,
     load_checkpoint,
-    load_encoder,
     recover,
     save_checkpoint,
 )
-from mmcuda.train.config import PretrainJob
+from mmcuda.train.config import EncoderConfig, PretrainJob
+
+DARKNET = ModelDescription("darknet_tiny", 32, ("red", "green", "blue"), "files-v1-3", targets=("drusen", "fluid"))
 
 
 def saved(folder, value):
-    save_checkpoint(folder, Checkpoint({"encoder.w": torch.full((2,), float(value))}, {"epoch": value}), PretrainJob())
+    checkpoint = Checkpoint({"encoder.w": torch.full((2,), float(value))}, {"epoch": value})
+    save_checkpoint(folder, checkpoint, PretrainJob(), DARKNET)
     return folder
 
 
@@ -47,10 +51,7 @@ def test_killed_at_any_moment_a_whole_checkpoint_remains(tmp_path, moment):
 
 
 def test_a_missing_or_damaged_checkpoint_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no checkpoint at .*nothing"):
-        find_checkpoint(tmp_path / "nothing")
     folder = saved(tmp_path / "last", 1)
-    assert find_checkpoint(tmp_path) == folder
     (folder / WEIGHTS).write_bytes(b"half")
     with pytest.raises(UserError, match="is damaged"):
         load_checkpoint(folder)
@@ -59,14 +60,15 @@ def test_a_missing_or_damaged_checkpoint_is_named(tmp_path):
         load_checkpoint(folder)
 
 
-def test_an_encoder_comes_back_and_another_one_is_refused(tmp_path):
-    encoder = build_encoder("darknet_tiny", 3, 32)
-    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    save_checkpoint(tmp_path / "last", Checkpoint(weights, {}), PretrainJob())
-    loaded, _ = load_encoder(tmp_path / "last", 3)
-    images = torch.rand(2, 3, 32, 32)
-    assert torch.equal(loaded(images), encoder.eval()(images))
-    config = tmp_path / "last" / CONFIG
-    config.write_text(config.read_text().replace("darknet_tiny", "resnet18"))
-    with pytest.raises(UserError, match=r"for the encoder resnet18 do not fit: .* must be .* got"):
-        load_encoder(tmp_path / "last", 3)
+def test_a_model_is_described_by_its_job_and_its_images(readings):
+    cohort, _ = readings
+    description = describe_model(PretrainJob(), cohort, ["drusen"])
+    assert description.architecture == "darknet_tiny"
+    assert description.image_size == 32
+    assert description.channels == cohort.channel_names
+    assert description.reader == cohort.table.images.version
+    assert description.targets == ("drusen",)
+    assert description.mean == description.std == ()
+    weights = EncoderConfig("test_resnet", weights=Path("x.safetensors"))
+    assert describe_model(PretrainJob("simclr", encoder=weights), cohort).mean == pytest.approx((0.5, 0.5, 0.5))
+    assert describe_model(PretrainJob("random", encoder=weights), cohort).mean == ()

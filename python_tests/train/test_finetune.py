@@ -13,7 +13,8 @@ from mmcuda.evaluate.label_efficiency import target_matrix
 from mmcuda.evaluate.probe import fit_probe
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import Classifier
-from mmcuda.train.checkpoint import load_checkpoint, load_encoder, load_pretraining
+from mmcuda.models.storage import load_encoder
+from mmcuda.train.checkpoint import load_checkpoint, load_pretraining
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, hold_out, parameter_groups, predict
 from mmcuda.train.finetune_config import FinetuneConfig
@@ -101,7 +102,7 @@ def test_a_checkpoint_knows_pretraining_and_options(tmp_path, encoder, few):
     place = RunFolder(tmp_path).checkpoint(FULL.name)
     assert load_pretraining(place) == JOB
     images = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(load_encoder(place, 3)[0](images), trained.encoder(images))
+    torch.testing.assert_close(load_encoder(place)(images), trained.encoder(images))
     with pytest.raises(UserError, match=r"cannot resume with --finetune.layer_decay 0.5"):
         run(tmp_path, dataclasses.replace(FULL, layer_decay=0.5), encoder, few)
 

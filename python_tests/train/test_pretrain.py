@@ -8,8 +8,8 @@ from mmcuda import ClinicalSupConLoss, SupConLoss
 from mmcuda.errors import UserError
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import ContrastiveModel
+from mmcuda.models.storage import load_encoder
 from mmcuda.train.batches import TrainingSet
-from mmcuda.train.checkpoint import load_encoder
 from mmcuda.train.config import EncoderConfig, PretrainJob
 from mmcuda.train.folder import RunFolder
 from mmcuda.train.loop import make_accelerator
@@ -86,12 +86,12 @@ def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
 def test_the_untrained_encoder_has_a_checkpoint_and_no_log(readings, tmp_path):
     folder, job = RunFolder(tmp_path), PretrainJob("random", seed=4)
     pretrain(make_accelerator("no"), folder, job, *readings)
-    first, _ = load_encoder(folder.checkpoint(job.name), 3)
+    first = load_encoder(folder.checkpoint(job.name))
     assert not folder.log(job.name).exists()
     again = tmp_path / "again"
     pretrain(make_accelerator("no"), RunFolder(again), job, *readings)
     images = torch.rand(2, 3, 32, 32)
-    assert torch.equal(first(images), load_encoder(RunFolder(again).checkpoint(job.name), 3)[0](images))
+    assert torch.equal(first(images), load_encoder(RunFolder(again).checkpoint(job.name))(images))
 
 
 def test_imagenet_is_the_encoder_of_the_weights_and_random_is_not(readings, tmp_path):
@@ -106,5 +106,5 @@ def test_imagenet_is_the_encoder_of_the_weights_and_random_is_not(readings, tmp_
     for method in ("imagenet", "random"):
         job = PretrainJob(method, encoder=EncoderConfig("test_resnet", weights=weights))
         pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
-        features = load_encoder(RunFolder(tmp_path).checkpoint(job.name), 3)[0](images)
+        features = load_encoder(RunFolder(tmp_path).checkpoint(job.name))(images)
         assert torch.allclose(features, expected, atol=1e-5) == (method == "imagenet")
