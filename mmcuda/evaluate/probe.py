@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 INVERSE_REGULARISATION = 0.01  # C of scikit-learn: strong, since labels are few
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,29 @@ def fit_probe(
             weight[t] = model.coef_[0] / scaler.scale_
             bias[t] = model.intercept_[0] - weight[t] @ scaler.mean_
     return LinearProbe(weight, bias)
+
+
+def out_of_fold(
+    features: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.float32],
+    patients: npt.NDArray[np.str_],
+    balanced: bool = False,
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities [n, T] of the labelled images by probes that did not see their patients.
+
+    The patients are divided into ``FOLDS`` folds, or one a patient where they are fewer; each fold is scored by a probe
+    of the others. NaN where these have one class, and everywhere with a single patient.
+
+    Args:
+        features: [n, F].
+        targets: [n, T] in {0, 1, NaN}.
+        patients: [n] the patient of every image.
+        balanced: as of ``fit_probe``.
+    """
+    probabilities = np.full(targets.shape, np.nan)
+    folds = min(FOLDS, len(np.unique(patients)))
+    if folds > 1:
+        parts = GroupKFold(folds, shuffle=True, random_state=0).split(features, groups=patients)
+        for rest, fold in parts:
+            probabilities[fold] = fit_probe(features[rest], targets[rest], balanced).probabilities(features[fold])
+    return probabilities

@@ -35,15 +35,20 @@ def pretrain_command(job: PretrainJob, out: Path, resume: bool) -> None:
 
 
 def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path) -> None:
-    """Score a checkpoint's encoder by linear probes; print the rows and write them to ``out`` (.csv or .json)."""
-    place, out = find_checkpoint(checkpoint), new_file(out, ROWS)
+    """Score a checkpoint's encoder by linear probes; print the rows and write them to ``out`` (.csv or .json).
+
+    The rows of bags and patients, and of subgroups, are written beside it, to <stem>-levels and <stem>-subgroups.
+    """
+    place = find_checkpoint(checkpoint)
+    outs = [new_file(out.with_stem(f"{out.stem}{part}"), ROWS) for part in ("", "-levels", "-subgroups")]
     cohort, split = load_split_cohort(load_pretraining(place).data)
-    rows = score_checkpoint(place, cohort, split, options, make_accelerator("no").device).rows
-    if out.suffix == ".csv":
-        write_text(out, rows_as_csv(rows))
-    else:
-        write_json(out, rows)
-    print(metrics_table(rows))
+    tables = score_checkpoint(place, cohort, split, options, make_accelerator("no").device).tables
+    for path, rows in zip(outs, vars(tables).values(), strict=True):
+        if rows and out.suffix == ".csv":
+            write_text(path, rows_as_csv(rows))
+        elif rows:
+            write_json(path, rows)
+    print(metrics_table(tables.metrics))
 
 
 def embed_command(checkpoint: Path, out: Path) -> None:

@@ -118,6 +118,9 @@ class EvaluateConfig:
     """Draws of the labelled patients at each fraction below 1; scores are means over draws."""
     bootstrap: int = 500
     """Patient-level bootstrap resamples behind the 95 % intervals."""
+    threshold: Literal["youden", "f1"] = "youden"
+    """What is highest at the threshold, on the validation split or else on out-of-fold predictions of the labelled
+    images: youden (sensitivity + specificity - 1) or f1."""
 
     def __post_init__(self) -> None:
         if not self.label_fractions or not all(0 < f <= 1 for f in self.label_fractions):

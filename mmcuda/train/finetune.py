@@ -16,9 +16,10 @@ from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Indices, split_by_patient
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.label_efficiency import Targets, target_matrix
 from mmcuda.evaluate.metrics import Floats, single_class_targets
 from mmcuda.evaluate.probe import fit_probe
+from mmcuda.evaluate.rows import Targets
+from mmcuda.evaluate.tables import target_matrix
 from mmcuda.models.heads import Classifier
 from mmcuda.train.batches import Batch, TrainingSet
 from mmcuda.train.checkpoint import describe_model

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcuda.data.cohort import Cohort
+from mmcuda.data.split import Indices
 from mmcuda.evaluate.bootstrap import bootstrap_weights
-from mmcuda.evaluate.label_efficiency import EncoderScores, Key, label_draws, score_rows, target_matrix
+from mmcuda.evaluate.features import extract_features
+from mmcuda.evaluate.label_efficiency import EncoderScores, label_draws
+from mmcuda.evaluate.metrics import Floats
+from mmcuda.evaluate.probe import out_of_fold
+from mmcuda.evaluate.rows import Key
+from mmcuda.evaluate.tables import ClassifierScores, score_tables, target_matrix
+from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import find_checkpoint, load_encoder
 from mmcuda.train.checkpoint import load_pretraining
-from mmcuda.train.finetune import finetune, predict, trainable_targets
+from mmcuda.train.finetune import finetune, hold_out, predict, trainable_targets
 from mmcuda.train.finetune_config import FinetuneConfig
 from mmcuda.train.folder import write_text
 from mmcuda.train.folds import cross_validate, fold_rows, out_of_fold_table, patient_folds
@@ -45,24 +53,44 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     if main and (single := [name for name in cohort.targets if name not in learnt]):
         print(f"{'labels':<{LABEL}}{', '.join(single)}: one class among {len(labelled)} labelled images, left out")
     key: Key = {"pretraining": job.method, "label_fraction": options.label_fraction, "seed": options.seed}
-    setting = (accelerator, folder, options, encoder, job, cohort, labelled)
     validation = split.validation if len(split.validation) else None
     if options.folds:
+        setting = (accelerator, folder, options, encoder, job, cohort, labelled)
         folds = cross_validate(*setting, fold_of, split.test, validation)
-        scores = folds.test_probabilities
+        scores = ClassifierScores(labelled, folds.test_probabilities, labelled, folds.probabilities)
         if main:
-            rows = fold_rows(key, folds, cohort, options.bootstrap)
+            rows = fold_rows(key, folds, cohort, options.bootstrap, options.threshold)
             write_text(folder.root / "folds.csv", rows_as_csv(rows))
             write_text(folder.root / "out_of_fold.csv", out_of_fold_table(folds, cohort))
             print("out-of-fold predictions, all folds pooled")
             print(metrics_table([row for row in rows if row["fold"] == "pooled"]))
             print(f"test images, mean of the {options.folds} classifiers")
     else:
-        scores = predict(finetune(*setting, validation), cohort, split.test)
+        if options.patience and validation is None:
+            labelled, validation = hold_out(cohort, labelled, options)
+        model = finetune(accelerator, folder, options, encoder, job, cohort, labelled, validation)
+        held_out = _held_out(model, options, cohort, labelled, validation)
+        scores = ClassifierScores(labelled, predict(model, cohort, split.test), *held_out)
     if main:
         weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap)
-        rows = score_rows(key, list(cohort.targets), [scores], targets[split.test], [targets[labelled]], weights)
+        tables = score_tables(key, cohort, split, [scores], weights, options.threshold)
         results = ScoreFiles()
-        results.add(EncoderScores(rows, {options.label_fraction: scores}), job.method, options.seed)
+        results.add(EncoderScores(tables, {options.label_fraction: scores.test}), job.method, options.seed)
         results.save(folder, cohort, split)
-        print(metrics_table(rows))
+        print(metrics_table(tables.metrics))
+
+
+def _held_out(
+    model: Classifier, options: FinetuneConfig, cohort: Cohort, labelled: Indices, validation: Indices | None
+) -> tuple[Indices, Floats]:
+    """Return images of patients that the classifier did not see and their probabilities, to choose thresholds on.
+
+    None where training by gradient descent leaves no labelled image out.
+    """
+    if validation is not None:
+        return validation, predict(model, cohort, validation)
+    if options.mode == "logistic":
+        features = extract_features(model.encoder, cohort.images, labelled)
+        balanced = options.class_weights == "balanced"
+        return labelled, out_of_fold(features, target_matrix(cohort)[labelled], cohort.patients[labelled], balanced)
+    return labelled[:0], np.empty((0, len(cohort.targets)))

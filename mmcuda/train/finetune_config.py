@@ -40,6 +40,9 @@ class FinetuneConfig(Optimisation):
     """Seed of the draw of labelled patients, of the folds and of the training."""
     bootstrap: int = 500
     """Patient-level bootstrap resamples behind the 95 % intervals."""
+    threshold: Literal["youden", "f1"] = "youden"
+    """What is highest at the threshold from which on a target is called positive: youden (sensitivity + specificity -
+    1) or f1. It is chosen on the validation images, or on out-of-fold predictions (logistic, folds)."""
     epochs: int = 20
     """Passes over the labelled images."""
     batch_size: int = 128

@@ -15,8 +15,10 @@ from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Indices, Patients
 from mmcuda.errors import UserError
 from mmcuda.evaluate.bootstrap import bootstrap_weights
-from mmcuda.evaluate.label_efficiency import Key, Row, score_rows, target_matrix
 from mmcuda.evaluate.metrics import Floats, mean_ignoring_nan
+from mmcuda.evaluate.rows import Judged, Key, Row, score_rows
+from mmcuda.evaluate.tables import target_matrix
+from mmcuda.evaluate.threshold import Rule, choose_thresholds
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, predict
 from mmcuda.train.finetune_config import FinetuneConfig
@@ -87,15 +89,22 @@ def cross_validate(
     return CrossValidation(labelled, fold_of, probabilities, mean_ignoring_nan(np.stack(of_test), axis=0))
 
 
-def fold_rows(key: Key, result: CrossValidation, cohort: Cohort, bootstrap: int) -> list[Row]:
-    """Return the metrics of the out-of-fold predictions: of each fold, then of all folds pooled."""
+def fold_rows(key: Key, result: CrossValidation, cohort: Cohort, bootstrap: int, rule: Rule) -> list[Row]:
+    """Return the metrics of the out-of-fold predictions: of each fold, then of all folds pooled.
+
+    Each fold is decided at thresholds that the predictions of the other folds choose.
+    """
     targets = target_matrix(cohort)[result.rows]
+    thresholds = np.empty(targets.shape)
+    for fold in set(result.folds):
+        inside = result.folds == fold
+        thresholds[inside] = choose_thresholds(result.probabilities[~inside], targets[~inside], rule)
     rows: list[Row] = []
     for fold in [*range(1, result.folds.max() + 1), "pooled"]:
         scored = np.full(len(targets), True) if fold == "pooled" else result.folds == fold
         trained = [targets[~scored]] if fold != "pooled" else [targets[result.folds != f] for f in set(result.folds)]
         weights = bootstrap_weights(cohort.patients[result.rows[scored]], bootstrap)
-        scores = [result.probabilities[scored]]
+        scores = [Judged(result.probabilities[scored], thresholds[scored])]
         rows += [
             {"fold": fold} | row
             for row in score_rows(key, list(cohort.targets), scores, targets[scored], trained, weights)

@@ -81,6 +81,7 @@ def score_checkpoint(
         label_fractions=options.label_fractions,
         draws=options.draws,
         bootstrap=options.bootstrap,
+        threshold=options.threshold,
     )
 
 
@@ -119,7 +120,7 @@ class TrainRun:
         if main:
             results = self._score()
             self._write_embedding()
-            print(probe_table(results.rows))
+            print(probe_table(results.tables.metrics))
             print(*findings(self.folder.root), sep="\n")
             print(f"{'report':<{LABEL}}{write_report(self.folder.root)}", flush=True)
 

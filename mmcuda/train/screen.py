@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcuda.evaluate.label_efficiency import Row
+from mmcuda.evaluate.rows import Row
 from mmcuda.report.wording import decimal, percent
 
 LABEL = 10  # width of the first column

@@ -17,8 +17,8 @@ from mmcuda._extension import why_not_fused
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Split, check_no_leak
 from mmcuda.data.table import ClinicalLabel
-from mmcuda.evaluate.label_efficiency import target_matrix
 from mmcuda.evaluate.metrics import single_class_targets
+from mmcuda.evaluate.tables import target_matrix
 from mmcuda.info import cpu_name
 
 SAMPLES = 8

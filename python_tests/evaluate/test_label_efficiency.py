@@ -1,16 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.label_efficiency import label_draws, score_encoder, target_matrix
-from mmcuda.evaluate.probe import fit_probe
+from mmcuda.evaluate.label_efficiency import label_draws, score_encoder, score_probe
+from mmcuda.evaluate.probe import fit_probe, out_of_fold
+from mmcuda.evaluate.rows import METRICS
+from mmcuda.evaluate.tables import target_matrix
 from mmcuda.models.encoder import build_encoder
 
 COLUMNS = [
-    *("pretraining", "label_fraction", "target", "seed", "auroc", "auroc_low", "auroc_high", "auprc", "n_train"),
-    "n_test",
+    *("pretraining", "label_fraction", "seed", "target", "auroc", "auroc_low", "auroc_high", *METRICS),
+    *("n_train", "n_test", "n_positive", "note"),
 ]
 
 
@@ -39,7 +43,7 @@ def test_features_do_not_depend_on_the_batch(encoder, readings):
 
 
 def test_rows_are_complete_and_intervals_hold_their_value(encoder, readings):
-    rows = study(encoder, readings).rows
+    rows = study(encoder, readings).tables.metrics
     targets = [*readings[0].targets, "mean"]
     assert [(row["label_fraction"], row["target"]) for row in rows] == [(f, t) for f in (0.1, 1.0) for t in targets]
     for row in rows:
@@ -53,7 +57,7 @@ def test_scores_at_full_labels_equal_scikit_learn_step_by_step(encoder, readings
     features, targets = extract_features(encoder, cohort.images, np.arange(len(cohort.images))), target_matrix(cohort)
     scores = fit_probe(features[split.train], targets[split.train]).probabilities(features[split.test])
     np.testing.assert_allclose(result.probabilities[1.0], scores, atol=1e-6)
-    rows = {row["target"]: row for row in result.rows if row["label_fraction"] == 1.0}
+    rows = {row["target"]: row for row in result.tables.metrics if row["label_fraction"] == 1.0}
     for t, name in enumerate(cohort.targets):
         known = np.isfinite(targets[split.test, t])
         truth = targets[split.test, t][known]
@@ -73,11 +77,29 @@ def test_draws_differ_between_seeds_and_hold_whole_patients(readings):
     assert np.array_equal(label_draws(cohort, split, 1.0, 3, 0), [split.train])
 
 
+def test_thresholds_come_from_the_validation_split_and_without_one_from_out_of_fold_scores(readings):
+    cohort, split = readings
+    features = np.random.default_rng(0).normal(size=(len(cohort.images), 5)).astype(np.float32)
+    targets, labelled, validation = target_matrix(cohort), split.train[100:], split.train[:100]
+    probe = fit_probe(features[labelled], targets[labelled])
+
+    given = score_probe(features, targets, cohort.patients, replace(split, validation=validation), labelled)
+    np.testing.assert_array_equal(given.held_out, validation)
+    np.testing.assert_array_equal(given.held_out_probabilities, probe.probabilities(features[validation]))
+
+    drawn = score_probe(features, targets, cohort.patients, split, labelled)
+    np.testing.assert_array_equal(drawn.held_out, labelled)
+    expected = out_of_fold(features[labelled], targets[labelled], cohort.patients[labelled])
+    np.testing.assert_array_equal(drawn.held_out_probabilities, expected)
+    np.testing.assert_array_equal(drawn.test, given.test)
+
+
 def test_a_target_without_both_classes_is_null_and_left_out_of_the_mean(encoder, readings):
     cohort, split = readings
     rare = np.zeros(len(cohort.images), np.float32)
     rare[split.test[:3]] = 1  # no positive in training
-    rows = study(encoder, (cohort.with_labels(targets=cohort.targets | {"rare": rare}), split), (1.0,)).rows
+    cohort = cohort.with_labels(targets=cohort.targets | {"rare": rare})
+    rows = study(encoder, (cohort, split), (1.0,)).tables.metrics
     scores = {row["target"]: row["auroc"] for row in rows}
     assert scores["rare"] is None
-    assert scores["mean"] == pytest.approx(np.mean([scores[name] for name in cohort.targets]))
+    assert scores["mean"] == pytest.approx(np.mean([scores[name] for name in cohort.targets if name != "rare"]))

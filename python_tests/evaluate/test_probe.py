@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmcuda.evaluate.probe import INVERSE_REGULARISATION, fit_probe
+from mmcuda.evaluate.probe import INVERSE_REGULARISATION, fit_probe, out_of_fold
 
 
 def features_and_targets():
@@ -39,3 +40,27 @@ def test_a_target_with_one_class_is_undefined_and_does_not_disturb_the_others():
     probabilities = fit_probe(features, targets).probabilities(features)
     assert np.isnan(probabilities[:, 0]).all()
     assert np.isfinite(probabilities[:, 1]).all()
+
+
+def test_out_of_fold_scores_come_from_probes_that_did_not_see_the_patient():
+    """Labels that are the patient's own, and features that only name the patient: what is memorised does not help."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.array([f"P{p}" for p in range(30)]), 4)
+    features = np.repeat(rng.normal(size=(30, 60)), 4, axis=0).astype(np.float32)
+    targets = np.repeat((rng.random((30, 1)) < 0.5).astype(np.float32), 4, axis=0)
+    assert roc_auc_score(targets, fit_probe(features, targets).probabilities(features)) > 0.95
+    scores = out_of_fold(features, targets, patients)
+    assert np.isfinite(scores).all()
+    assert abs(roc_auc_score(targets, scores) - 0.5) < 0.25
+    np.testing.assert_array_equal(scores, out_of_fold(features, targets, patients))
+
+
+def test_out_of_fold_scores_are_nan_where_the_other_patients_have_one_class():
+    features, targets = features_and_targets()
+    patients = np.array([f"P{i // 60}" for i in range(120)])
+    targets[:60, 0] = 0  # the second patient's scores come from the first, and the first's from the second
+    scores = out_of_fold(features, targets, patients)
+    assert np.isfinite(scores[:60]).all()
+    assert np.isnan(scores[60:, 0]).all()
+    assert np.isfinite(scores[60:, 1]).all()
+    assert np.isnan(out_of_fold(features, targets, np.full(120, "P0"))).all()

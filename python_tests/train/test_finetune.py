@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 from mmcuda.data import Augment
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.label_efficiency import target_matrix
 from mmcuda.evaluate.probe import fit_probe
+from mmcuda.evaluate.tables import target_matrix
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import load_encoder

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mmcuda.errors import UserError
-from mmcuda.evaluate.label_efficiency import target_matrix
+from mmcuda.evaluate.tables import target_matrix
+from mmcuda.evaluate.threshold import choose_threshold
 from mmcuda.models.encoder import build_encoder
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, predict
@@ -54,7 +55,7 @@ def test_each_image_is_predicted_by_the_classifier_of_the_other_folds(crossed, r
 def test_metrics_are_of_each_fold_and_of_all_pooled(crossed, readings):
     cohort, _ = readings
     result = crossed[2]
-    rows = fold_rows({"pretraining": "clinical", "label_fraction": 1.0, "seed": 0}, result, cohort, bootstrap=5)
+    rows = fold_rows({"pretraining": "clinical", "label_fraction": 1.0, "seed": 0}, result, cohort, 5, "youden")
     names = [*cohort.targets, "mean"]
     assert [(row["fold"], row["target"]) for row in rows] == [(f, n) for f in (1, 2, 3, "pooled") for n in names]
     by_fold = {row["fold"]: row for row in rows if row["target"] == "malignancy"}
@@ -62,6 +63,20 @@ def test_metrics_are_of_each_fold_and_of_all_pooled(crossed, readings):
     labelled = np.isfinite(cohort.targets["malignancy"][result.rows]).sum()
     assert by_fold["pooled"]["n_train"] == pytest.approx(labelled * 2 / 3)
     assert by_fold[1]["n_train"] == labelled - by_fold[1]["n_test"]
+
+
+def test_a_fold_is_decided_at_the_threshold_that_the_other_folds_choose(crossed, readings):
+    cohort, _ = readings
+    result = crossed[2]
+    rows = fold_rows({"pretraining": "clinical", "label_fraction": 1.0, "seed": 0}, result, cohort, 5, "youden")
+    by_fold = {row["fold"]: row for row in rows if row["target"] == "malignancy"}
+    t, others = list(cohort.targets).index("malignancy"), result.folds != 2
+    labels = cohort.targets["malignancy"][result.rows]
+    expected = choose_threshold(result.probabilities[others, t], labels[others], "youden")
+    assert by_fold[2]["threshold"] == pytest.approx(expected)
+    tested = [by_fold[fold]["n_test"] for fold in (1, 2, 3)]
+    accuracies = [by_fold[fold]["accuracy"] for fold in (1, 2, 3)]
+    assert by_fold["pooled"]["accuracy"] == pytest.approx(np.average(accuracies, weights=tested))
 
 
 def test_out_of_fold_predictions_are_a_table(crossed, readings):

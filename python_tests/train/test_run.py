@@ -47,8 +47,8 @@ def whole(tmp_path_factory):
 def test_the_run_folder_is_complete(whole):
     folder, output = whole
     for name in (
-        *("config.yaml", "environment.json", "cohort.json", "metrics.json", "metrics.csv", "predictions.npz"),
-        *("embedding.npz", "samples.npz", "report.html", "README.md", "logs/clinical-seed0.csv"),
+        *("config.yaml", "environment.json", "cohort.json", "metrics.json", "metrics.csv", "levels.csv"),
+        *("predictions.npz", "embedding.npz", "samples.npz", "report.html", "README.md", "logs/clinical-seed0.csv"),
         *("checkpoints/clinical-seed0/last/model.safetensors", "checkpoints/clinical-seed0/last/state.pt"),
     ):
         assert (folder / name).is_file(), name
@@ -57,7 +57,7 @@ def test_the_run_folder_is_complete(whole):
         *("data", "labels", "pretrain", "probe", "report")
     ]
     with np.load(folder / "predictions.npz") as arrays:
-        assert set(arrays) == {"targets", "target_names", "clinical/0.1/seed0", "clinical/1.0/seed0"}
+        assert set(arrays) == {"targets", "target_names", "patients", "clinical/0.1/seed0", "clinical/1.0/seed0"}
         assert arrays["clinical/0.1/seed0"].shape == arrays["targets"].shape
     seconds = json.loads((folder / "environment.json").read_text())["seconds"]
     assert seconds["pretrain"] > 0
@@ -85,7 +85,7 @@ def test_killed_while_training_and_resumed_it_ends_with_the_same_numbers(whole, 
     assert not (folder / "metrics.json").exists()
 
     run(folder, "--resume")
-    for name in ("metrics.json", "metrics.csv", "cohort.json", "config.yaml"):
+    for name in ("metrics.json", "metrics.csv", "levels.json", "levels.csv", "cohort.json", "config.yaml"):
         assert (folder / name).read_text() == (whole[0] / name).read_text(), name
     with np.load(folder / "predictions.npz") as ours, np.load(whole[0] / "predictions.npz") as theirs:
         for name in theirs:

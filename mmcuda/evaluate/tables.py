@@ -1,0 +1,99 @@
+"""The tables of a run: metrics by image, by bag and patient, and by subgroup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmcuda.data.cohort import Cohort
+from mmcuda.data.split import Indices, Split
+from mmcuda.evaluate.levels import Groups, group_labels, group_probabilities, levels
+from mmcuda.evaluate.metrics import Floats
+from mmcuda.evaluate.rows import Judged, Key, Row, Targets, score_rows
+from mmcuda.evaluate.threshold import Rule, choose_thresholds
+
+MISSING = "(missing)"  # the subgroup of the images without a value
+
+
+@dataclass(frozen=True)
+class ClassifierScores:
+    """Probabilities of one classifier: of the images that judge it, and of those that its thresholds are chosen on."""
+
+    labelled: Indices  # [l] images whose labels it saw
+    test: Floats  # [n_test, T] of the test images; a target that could not be trained is NaN
+    held_out: Indices  # [h] images that choose the thresholds: the validation split, or ``labelled`` out of fold
+    held_out_probabilities: Floats  # [h, T] by classifiers that did not see their patients
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Rows of metrics by image, by bag and patient (levels), and by subgroup; a file each in a run folder."""
+
+    metrics: list[Row] = field(default_factory=list)
+    levels: list[Row] = field(default_factory=list)
+    subgroups: list[Row] = field(default_factory=list)
+
+    def extend(self, other: Tables) -> None:
+        """Append the rows of ``other``."""
+        for rows, more in zip(vars(self).values(), vars(other).values(), strict=True):
+            rows.extend(more)
+
+
+def target_matrix(cohort: Cohort) -> Targets:
+    """Return the cohort's targets as columns, [N, T]."""
+    return np.stack(list(cohort.targets.values()), axis=1)
+
+
+def score_tables(
+    key: Key, cohort: Cohort, split: Split, classifiers: Sequence[ClassifierScores], weights: Floats, rule: Rule
+) -> Tables:
+    """Judge classifiers of the cohort's targets on its test images.
+
+    Args:
+        key: what the rows share, such as pretraining, label_fraction and seed.
+        cohort: targets, patients, bags and subgroups.
+        split: only its test images are scored.
+        classifiers: one a draw of the labelled patients; numbers are means over them.
+        weights: [1 + R, n_test] of ``bootstrap_weights``.
+        rule: how a threshold is chosen. Bags and patients have their own; a subgroup has that of all images.
+    """
+    targets, names = target_matrix(cohort), list(cohort.targets)
+    tested = targets[split.test]
+    judged = [
+        Judged(c.test, choose_thresholds(c.held_out_probabilities, targets[c.held_out], rule)) for c in classifiers
+    ]
+    labelled = [targets[c.labelled] for c in classifiers]
+    tables = Tables(metrics=score_rows(key, names, judged, tested, labelled, weights))
+    for level, groups in levels(cohort).items():
+        of_test = groups[split.test]
+        first = np.unique(of_test, return_index=True)[1]  # a group lies within a patient: its images weigh the same
+        grouped = [_grouped(c, targets, tested, of_test, groups, rule) for c in classifiers]
+        labels = group_labels(tested, of_test)
+        trained = [group_labels(targets[c.labelled], groups[c.labelled]) for c in classifiers]
+        rows = score_rows({**key, "level": level}, names, grouped, labels, trained, weights[:, first])
+        tables.levels.extend(rows)
+    for column, values in cohort.subgroups.items():
+        for value in np.unique(values):
+            inside = values == value
+            part = inside[split.test]
+            of_part = [Judged(j.probabilities[part], j.thresholds) for j in judged]
+            trained = [targets[c.labelled[inside[c.labelled]]] for c in classifiers]
+            subkey = {**key, "subgroup": column, "value": str(value) or MISSING}
+            rows = score_rows(subkey, names, of_part, tested[part], trained, weights[:, part])
+            tables.subgroups.extend(rows[:-1])  # a mean over other targets than the next subgroup's would mislead
+    return tables
+
+
+def _grouped(
+    scores: ClassifierScores, targets: Targets, tested: Targets, of_test: Groups, groups: Groups, rule: Rule
+) -> Judged:
+    """Return a classifier's probabilities of groups of images, with thresholds chosen on such groups."""
+    held_out, groups_held_out = targets[scores.held_out], groups[scores.held_out]
+    thresholds = choose_thresholds(
+        group_probabilities(scores.held_out_probabilities, groups_held_out, held_out),
+        group_labels(held_out, groups_held_out),
+        rule,
+    )
+    return Judged(group_probabilities(scores.test, of_test, tested), thresholds)
