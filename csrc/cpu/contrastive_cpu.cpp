@@ -7,6 +7,7 @@
 #include <string>
 #include <tuple>
 
+#include "kept.h"
 #include "workspace.h"
 
 namespace mmcuda {
@@ -242,7 +243,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> contrastive_fwd_cpu(
   Tensor loss = args.reduced ? empty_cpu({}, dtype) : empty_cpu({args.anchors()}, dtype);
   Tensor statistics = empty_cpu({args.statistics(), args.anchors()}, dtype);
   Tensor totals = empty_cpu({args.sets(), args.anchors()}, ScalarType::Double);
-  Tensor dots = empty_cpu({kept, kBlockPairs}, dtype);
+  Tensor dots = KeptMemory::tensor(kept, dtype);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     forward<T>(args, kernels, loss.mutable_data_ptr<T>(), statistics.mutable_data_ptr<T>(),
                totals.mutable_data_ptr<double>(), Kept<T>{dots.mutable_data_ptr<T>(), kept});
