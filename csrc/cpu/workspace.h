@@ -157,11 +157,7 @@ class Workspace {
   template <class Pair>
   void for_each_block_pair(const Pair& pair) const {
     const int64_t rows = blocks_of(features_.n), columns = blocks_of(features_.m);
-    if (features_.self()) {
-      run_meetings(Tournament{rows}, pair);
-    } else {
-      run_meetings(CrossTournament{rows, columns}, pair);
-    }
+    (features_.self() ? Plan::of_self(rows) : Plan::of_cross(rows, columns)).run(pair);
   }
 
  private:
