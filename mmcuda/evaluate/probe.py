@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
+
+from mmcuda.evaluate.metrics import mean_ignoring_nan
 
 INVERSE_REGULARISATION = 0.01  # C of scikit-learn: strong, since labels are few
 FOLDS = 5
@@ -63,7 +65,8 @@ def out_of_fold(
     """Return the probabilities [n, T] of the labelled images by probes that did not see their patients.
 
     The patients are divided into ``FOLDS`` folds, or one a patient where they are fewer; each fold is scored by a probe
-    of the others. NaN where these have one class, and everywhere with a single patient.
+    of the others. NaN where these have one class, and everywhere with a single patient. The others of a fold rich in
+    positives are poor in them, so that its scores would be low: every bias is moved to the share of positives of all.
 
     Args:
         features: [n, F].
@@ -76,5 +79,13 @@ def out_of_fold(
     if folds > 1:
         parts = GroupKFold(folds, shuffle=True, random_state=0).split(features, groups=patients)
         for rest, fold in parts:
-            probabilities[fold] = fit_probe(features[rest], targets[rest], balanced).probabilities(features[fold])
+            probe = fit_probe(features[rest], targets[rest], balanced)
+            moved = 0 if balanced else _log_odds(targets) - _log_odds(targets[rest])
+            probabilities[fold] = replace(probe, bias=probe.bias + moved).probabilities(features[fold])
     return probabilities
+
+
+def _log_odds(targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the log odds of a positive among the labels of every target, [T]; NaN where they have one class."""
+    share = mean_ignoring_nan(targets.astype(np.float64), axis=0)
+    return np.asarray(logit(np.where((share > 0) & (share < 1), share, np.nan)))

@@ -17,7 +17,7 @@ from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import pretrain
 from mmcuda.train.run import describe_rows, load_split_cohort, open_folder, score_checkpoint, to_device
 from mmcuda.train.score_files import rows_as_csv
-from mmcuda.train.screen import metrics_table
+from mmcuda.train.screen import level_lines, metrics_table
 
 FEATURES = (".npz", ".csv")
 ROWS = (".csv", ".json")
@@ -48,7 +48,7 @@ def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path) -> No
             write_text(path, rows_as_csv(rows))
         elif rows:
             write_json(path, rows)
-    print(metrics_table(tables.metrics))
+    print(metrics_table(tables.metrics), *level_lines(tables.levels), sep="\n")
 
 
 def embed_command(checkpoint: Path, out: Path) -> None:

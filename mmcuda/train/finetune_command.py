@@ -25,7 +25,7 @@ from mmcuda.train.folds import cross_validate, fold_rows, out_of_fold_table, pat
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.run import load_split_cohort, open_folder
 from mmcuda.train.score_files import ScoreFiles, rows_as_csv
-from mmcuda.train.screen import LABEL, metrics_table
+from mmcuda.train.screen import LABEL, level_lines, metrics_table
 from mmcuda.train.seeding import derive_seed
 
 
@@ -77,7 +77,7 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
         results = ScoreFiles()
         results.add(EncoderScores(tables, {options.label_fraction: scores.test}), job.method, options.seed)
         results.save(folder, cohort, split)
-        print(metrics_table(tables.metrics))
+        print(metrics_table(tables.metrics), *level_lines(tables.levels), sep="\n")
 
 
 def _held_out(

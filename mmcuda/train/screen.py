@@ -12,6 +12,8 @@ from mmcuda.report.wording import decimal, percent
 
 LABEL = 10  # width of the first column
 CELL = 14
+SHORT = 8
+COLUMNS = {"AUPRC": "auprc", "sens.": "sensitivity", "spec.": "specificity", "F1": "f1", "ECE": "ece"}
 
 
 def data_lines(summary: Mapping[str, Any], batch_size: int) -> str:
@@ -49,17 +51,33 @@ def probe_table(rows: Sequence[Row]) -> str:
 
 
 def metrics_table(rows: Sequence[Row]) -> str:
-    """Return all rows of one encoder as a table, with the 95 % intervals of the AUROC."""
+    """Return all rows of one encoder as a table, with the 95 % intervals of the AUROC, and why a number is missing."""
     width = max(len(str(row["target"])) for row in rows) + 2
-    lines = [f"{'labels':<{LABEL}}{'target':<{width}}{'AUROC':<20}{'AUPRC':<8}{'n_train':>8}{'n_test':>8}"]
+    heads = "".join(f"{head:<{SHORT}}" for head in COLUMNS)
+    lines = [f"{'labels':<{LABEL}}{'target':<{width}}{'AUROC':<20}{heads}{'n_train':>{SHORT}}{'n_test':>{SHORT}}"]
     for row in rows:
-        auroc, low, high, auprc = (row[key] for key in ("auroc", "auroc_low", "auroc_high", "auprc"))
+        auroc, low, high = (row[key] for key in ("auroc", "auroc_low", "auroc_high"))
         score = "undefined" if auroc is None else f"{_short(auroc)} ({_short(low)}-{_short(high)})"
+        cells = "".join(f"{_short(row[metric]):<{SHORT}}" for metric in COLUMNS.values())
         lines.append(
-            f"{percent(float(row['label_fraction'] or 0)):<{LABEL}}{row['target']:<{width}}{score:<20}"
-            f"{_short(auprc):<8}{float(row['n_train'] or 0):>8.0f}{row['n_test']:>8}"
+            f"{percent(float(row['label_fraction'] or 0)):<{LABEL}}{row['target']:<{width}}{score:<20}{cells}"
+            f"{float(row['n_train'] or 0):>{SHORT}.0f}{row['n_test']:>{SHORT}}"
         )
+    for row in rows:
+        if row["note"]:
+            place = f"{row['target']} at {percent(float(row['label_fraction'] or 0))}"
+            lines.append(f"{'note':<{LABEL}}{place}: {row['note']}")
     return "\n".join(lines)
+
+
+def level_lines(rows: Sequence[Row]) -> list[str]:
+    """Return a line a level above the image (bag, patient): the mean AUROC at every label fraction."""
+    lines = []
+    for level in dict.fromkeys(row["level"] for row in rows):
+        means = [row for row in rows if row["level"] == level and row["target"] == "mean"]
+        scores = ", ".join(f"{_short(row['auroc'])} at {percent(float(row['label_fraction'] or 0))}" for row in means)
+        lines.append(f"{f'by {level}':<{LABEL + 2}}mean AUROC {scores}")
+    return lines
 
 
 def _mean_scores(rows: Sequence[Row]) -> dict[tuple[str, float], list[float]]:

@@ -55,6 +55,14 @@ def test_out_of_fold_scores_come_from_probes_that_did_not_see_the_patient():
     np.testing.assert_array_equal(scores, out_of_fold(features, targets, patients))
 
 
+def test_out_of_fold_scores_do_not_fall_where_positives_gather():
+    """Features without any content: a fold rich in positives leaves others poor in them, yet all scores are alike."""
+    patients = np.repeat(np.array([f"P{p}" for p in range(10)]), 12)
+    targets = np.repeat((np.arange(10) < 3).astype(np.float32), 12)[:, None]
+    features = np.zeros((120, 4), np.float32)
+    np.testing.assert_allclose(out_of_fold(features, targets, patients), 0.3, atol=1e-3)
+
+
 def test_out_of_fold_scores_are_nan_where_the_other_patients_have_one_class():
     features, targets = features_and_targets()
     patients = np.array([f"P{i // 60}" for i in range(120)])
