@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,10 +28,31 @@ REQUIRED = {
 }
 
 
+@dataclass(frozen=True)
+class Roles:
+    """Which column is what."""
+
+    image: str
+    group: str
+    bag: str | None
+    clinical: dict[str, str | dict[str, float]] | tuple[str, ...] | str | None
+    targets: tuple[str, ...]
+    tabular: tuple[str, ...]
+    text: tuple[str, ...]
+    subgroups: tuple[str, ...]
+    split: str | None
+
+    @classmethod
+    def of(cls, config: DataConfig, **given: Any) -> Roles:
+        """Return the roles that the options name; ``given`` ones take their place."""
+        return cls(**{item.name: given.get(item.name, getattr(config, item.name)) for item in fields(cls)})
+
+
 def assemble(
     sheet: Sheet,
-    roles: DataConfig,
+    roles: Roles,
     open_images: Callable[[Words], ImageSource],
+    name: str,
     title: str,
     statement: str,
     notes: tuple[str, ...] = (),
@@ -39,8 +61,9 @@ def assemble(
 
     Args:
         sheet: a row an image.
-        roles: which column is what: image, group and targets by name, the others as far as there are any.
+        roles: which column is what.
         open_images: makes the image source from the cells of the image column.
+        name: of the source, as on the command line.
         title: the cohort's name in a report.
         statement: the honest limits of the data.
         notes: what else the user should know.
@@ -48,16 +71,12 @@ def assemble(
     Raises:
         UserError: if a column is missing, naming all that are.
     """
-    if roles.image is None or roles.group is None:
-        raise ValueError(f"roles must name the columns of images and patients, got {roles}")
-    targets = (roles.targets,) if isinstance(roles.targets, str) else roles.targets or ()
     columns: dict[str, tuple[str, ...]] = {
         "image": (roles.image,),
         "group": (roles.group,),
         "bag": (roles.bag,) if roles.bag else (),
         "split": (roles.split,) if roles.split else (),
-        "targets": targets,
-        **{role: getattr(roles, role) for role in ("tabular", "text", "subgroups")},
+        **{role: getattr(roles, role) for role in ("targets", "tabular", "text", "subgroups")},
     }
     others = {column for role, named in columns.items() if role != "subgroups" for column in named}
     sheet.check_columns(columns | {"clinical": tuple(parse_rules(roles.clinical) or ())})
@@ -74,8 +93,8 @@ def assemble(
     problems += faults
     problems += _repeated_images(sheet, roles.image, names, patients)
     problems += [
-        Problem("warning", f"{sheet.name} column {column}", "is a clinical label and a target: pretraining sees it")
-        for column in targets
+        Problem("warning", sheet.where_all(column), "is a clinical label and a target: pretraining sees it")
+        for column in roles.targets
         if column in labels
     ]
     split = keep(read_sides(sheet, roles.split)) if roles.split else None
@@ -83,7 +102,7 @@ def assemble(
         problems += _split_problems(sheet, patients, split)
     tabular = [keep(read_tabular(sheet, column)) for column in roles.tabular]
     table = CohortTable(
-        name=roles.source,
+        name=name,
         title=title,
         statement=statement,
         images=open_images(names),
@@ -92,7 +111,7 @@ def assemble(
         patients=patients,
         bags=_bags(patients, read_words(sheet, roles.bag) if roles.bag else np.full(len(sheet), "")),
         clinical=labels,
-        targets={column: keep(read_targets(sheet, column)) for column in targets},
+        targets={column: keep(read_targets(sheet, column)) for column in roles.targets},
         tabular={name: values for columns in tabular for name, values in columns.items()},
         text={column: read_words(sheet, column) for column in roles.text},
         subgroups={column: read_subgroups(sheet, column) for column in roles.subgroups},

@@ -103,7 +103,9 @@ def read_clinical(
                 if is_auto:
                     notes.append(f"{column}: no clinical label, since {inferred.reason}")
                 else:
-                    problems.append(Problem("error", f"{sheet.name} column {column}", inferred.reason))
+                    problems.append(
+                        Problem("error", sheet.where_all(column), f"is no clinical label: {inferred.reason}")
+                    )
                 continue
             rule = inferred.rule
             notes.append(f"{column}: {rule}, inferred ({inferred.reason})")
@@ -160,7 +162,7 @@ def read_label(sheet: Sheet, column: str, rule: Rule) -> tuple[ClinicalLabel, li
         numbers, problems = read_numbers(sheet, column)
         label = _numeric_label(column, numbers, rule)
     if not np.isfinite(label.values).any() and not problems:
-        problems = [Problem("error", f"{sheet.name} column {column}", "is empty")]
+        problems = [Problem("error", sheet.where_all(column), "is empty")]
     return label, problems
 
 

@@ -110,7 +110,7 @@ def read_tabular(sheet: Sheet, column: str) -> tuple[dict[str, Floats], list[Pro
     categories = [str(word) for word in np.unique(words[words != ""])]
     if len(categories) > MOST_CATEGORIES:
         message = f"holds {len(categories)} different words, at most {MOST_CATEGORIES} can be categories"
-        return {}, [Problem("error", f"{sheet.name} column {column}", message)]
+        return {}, [Problem("error", sheet.where_all(column), message)]
     known = words != ""
     return {f"{column}={word}": np.where(known, words == word, np.nan) for word in categories}, warnings
 
@@ -128,11 +128,11 @@ def is_numeric(texts: pd.Series) -> bool:
 
 
 def cell_errors(sheet: Sheet, column: str, bad: ArrayLike, explain: Callable[[str], str]) -> list[Problem]:
-    """Return an error for every row where ``bad`` [N] is true; ``explain`` turns the cell into the message."""
+    """Return an error for every cell where ``bad`` [N] is true; ``explain`` turns the cell into the message."""
     texts = sheet.texts(column)
-    return [
-        Problem("error", sheet.where(row, column), explain(texts.iloc[row])) for row in np.flatnonzero(bad).tolist()
-    ]
+    rows = np.flatnonzero(bad).tolist()
+    errors = (Problem("error", sheet.where(row, column), explain(texts.iloc[row])) for row in rows)
+    return list(dict.fromkeys(errors))  # a cell of a joined table may belong to several rows
 
 
 def _why_no_number(cell: str) -> str:

@@ -30,6 +30,7 @@ from mmcuda.data.table import Picture
 
 DECODING_VERSION = 1  # raise it when the same file would give other pixels
 NUMBERED = re.compile(r"(.+\.(?:tiff?|dcm|nii|nii\.gz|npy))#(\d+)", re.IGNORECASE)
+CUT_OFF = ("truncated", "greater than file size", "less than expected", "not enough data")  # how the libraries say it
 FIRST_TRIED = 20  # images tried for one that tells the number of channels
 
 
@@ -161,6 +162,8 @@ def _reason(error: Exception) -> str:
         return "a loop of symbolic links"
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
-    if isinstance(error, EOFError) or "truncated" in text or "greater than file size" in text:
+    if isinstance(error, EOFError) or any(words in text for words in CUT_OFF):
         return "truncated"
+    if "missing dependencies" in text:
+        return "compressed in a way that needs one more package: pip install 'pylibjpeg[all]'"
     return f"cannot be decoded: {type(error).__name__}: {text}"

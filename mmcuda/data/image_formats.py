@@ -138,8 +138,8 @@ def _read_nifti(path: Path, number: int | None) -> npt.NDArray[Any]:
     index: list[Any] = [slice(None)] * 3
     index[across] = _pick(number, shape[across], "slice", default=shape[across] // 2)
     plane = np.asarray(volume.dataobj[(*index, *[0] * (len(volume.shape) - 3))])
-    if axes[0] == 1 or (across == 0 and axes[1] == 1):  # voxels run back to front first
-        plane = plane.T
+    first = 0 if across != 0 else 1  # the voxel axis that is the plane's first
+    plane = plane if axes[first] == 0 else plane.T
     if directions[axes == 0] > 0:
         plane = plane[::-1]
     if directions[axes == 1] > 0:
@@ -155,11 +155,15 @@ def _is_dicom(path: Path) -> bool:
 def _decode_dicom(path: Path, number: int | None) -> Image.Image:
     """Return one frame with its rescaling, its window (the first of several) and MONOCHROME1 turned over."""
     import pydicom
+    from pydicom.errors import InvalidDicomError
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, pixel_array
 
-    dataset = pydicom.dcmread(path)
+    try:
+        dataset = pydicom.dcmread(path)
+    except InvalidDicomError:
+        raise FormatError("not a DICOM file") from None
     if "PixelData" not in dataset:
-        raise FormatError("a DICOM file without an image")
+        raise FormatError("a DICOM file that holds no image")
     frames = int(dataset.get("NumberOfFrames") or 1)
     pixels = pixel_array(dataset, index=_pick(number, frames, "frame", default=frames // 2))
     kind = dataset.PhotometricInterpretation
@@ -169,7 +173,7 @@ def _decode_dicom(path: Path, number: int | None) -> Image.Image:
     if not kind.startswith("MONOCHROME"):
         return _as_image(pixels, (0, 2**dataset.BitsStored - 1))
     values = apply_modality_lut(pixels, dataset)
-    ends = None
+    ends = (0.0, 2.0**dataset.BitsStored - 1) if values.dtype == np.uint8 else None
     if dataset.get("VOILUTSequence"):
         values = apply_voi(values.astype(np.int64), dataset)
         ends = (0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1)

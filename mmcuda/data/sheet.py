@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +23,36 @@ SHOWN = 20  # column names in one message
 MISSING_WORDS = ("na", "n/a", "nan", "null", "none")  # read as missing, with a warning; the empty cell without
 
 
+class Place(NamedTuple):
+    """Where the cells of a column are written."""
+
+    files: npt.NDArray[np.str_]  # [N] names, "" where a row has no cell
+    rows: npt.NDArray[np.int64]  # [N] the header is row 1
+
+
 @dataclass(frozen=True)
 class Sheet:
-    """The cells of one table file."""
+    """The cells of one table file, or of several that were joined."""
 
     name: str  # of the file, for messages
     frame: pd.DataFrame  # column names unique and stripped; cells as strings, or as numbers where the file has types
     row_numbers: npt.NDArray[np.int64]  # [N] the header is row 1
+    joined: Mapping[str, Place] = field(default_factory=dict)  # columns of other files
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def where(self, row: int, column: str) -> str:
         """Return the words by which a message names a cell; ``row`` counts from 0."""
+        if column in self.joined and self.joined[column].files[row]:
+            files, rows = self.joined[column]
+            return f"{files[row]} row {rows[row]} column {column}"
         return f"{self.name} row {self.row_numbers[row]} column {column}"
+
+    def where_all(self, column: str) -> str:
+        """Return the words by which a message names a column as a whole."""
+        files: Iterable[str] = self.joined[column].files if column in self.joined else ()
+        return f"{next(filter(None, files), self.name)} column {column}"
 
     def texts(self, column: str) -> pd.Series:
         """Return the cells of a column as stripped strings, "" where they are empty; 201.0 of a number is "201"."""
@@ -49,7 +65,51 @@ class Sheet:
 
     def take(self, rows: npt.NDArray[Any]) -> Sheet:
         """Return the sheet of ``rows`` (indices or a mask) alone."""
-        return Sheet(self.name, self.frame.iloc[rows].reset_index(drop=True), self.row_numbers[rows])
+        joined = {column: Place(files[rows], numbers[rows]) for column, (files, numbers) in self.joined.items()}
+        return Sheet(self.name, self.frame.iloc[rows].reset_index(drop=True), self.row_numbers[rows], joined)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Sheet:
+        """Return the sheet with columns added or replaced, [N] each."""
+        return replace(self, frame=self.frame.assign(**columns))
+
+    def join(self, other: Sheet, keys: pd.Series, other_keys: pd.Series) -> Sheet:
+        """Return the sheet with the columns of another one that it lacks, row by row where the keys are equal.
+
+        Args:
+            other: the other sheet.
+            keys: [N] of this sheet's rows.
+            other_keys: [M] of the other's rows.
+
+        Raises:
+            UserError: if two rows of the other sheet have one key.
+        """
+        import pandas as pd
+
+        if other_keys.duplicated().any():
+            key = other_keys[other_keys.duplicated()].iloc[0]
+            rows = " and ".join(str(row) for row in other.row_numbers[other_keys == key][:2])
+            raise UserError(f"{other.name} rows {rows}: expected one row for {key}")
+        found = pd.Index(other_keys).get_indexer(pd.Index(keys))
+        place = Place(np.where(found >= 0, other.name, ""), np.where(found >= 0, other.row_numbers[found], 0))
+        lacking = [column for column in other.frame.columns if column not in self.frame.columns]
+        theirs = other.frame[lacking].reindex(found).set_axis(self.frame.index)
+        frame = pd.concat([self.frame, theirs], axis=1)
+        return replace(self, frame=frame, joined=dict(self.joined) | dict.fromkeys(lacking, place))
+
+    def append(self, other: Sheet) -> Sheet:
+        """Return the sheet with the rows of another one below; what one of them lacks is empty there."""
+        import pandas as pd
+
+        def place(sheet: Sheet, column: str) -> Place:
+            return sheet.joined.get(column) or Place(np.full(len(sheet), sheet.name), sheet.row_numbers)
+
+        frame = pd.concat([self.frame, other.frame], ignore_index=True)
+        places = ((column, place(self, column), place(other, column)) for column in frame.columns)
+        joined = {
+            column: Place(np.concatenate([mine.files, theirs.files]), np.concatenate([mine.rows, theirs.rows]))
+            for column, mine, theirs in places
+        }
+        return Sheet(self.name, frame, np.concatenate([self.row_numbers, other.row_numbers]), joined)
 
     def check_columns(self, wanted: Mapping[str, Iterable[str]]) -> None:
         """Raise a UserError naming every missing column of ``wanted``: the columns that each option names."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mmcuda.data.assemble import assemble, require
+from functools import partial
+
+from mmcuda.data.assemble import Roles, assemble, require
 from mmcuda.data.config import DataConfig
 from mmcuda.data.image_files import open_images
 from mmcuda.data.problems import Problem
@@ -28,10 +30,7 @@ def read_own_table(config: DataConfig) -> tuple[CohortTable, list[Problem]]:
     root = config.root or file.parent
     if not root.is_dir():
         raise UserError(f"--data.root must be a folder, got {root}")
-    return assemble(
-        read_sheet(file),
-        config,
-        lambda names: open_images(root, names, config.channels),
-        title=file.stem,
-        statement=STATEMENT.format(file=file.name),
-    )
+    targets = (config.targets,) if isinstance(config.targets, str) else config.targets or ()
+    images = partial(open_images, root, channels=config.channels)
+    statement = STATEMENT.format(file=file.name)
+    return assemble(read_sheet(file), Roles.of(config, targets=targets), images, "table", file.stem, statement)

@@ -237,7 +237,7 @@ def test_an_option_of_another_source_is_refused():
 def test_a_hundred_thousand_rows_take_seconds(tmp_path):
     frame = patients_table(100_000)
     path = write_table(tmp_path, frame, with_images=False)
-    start = time.perf_counter()
+    start = time.process_time()
     table = load_table(config(path, clinical="auto", bag="eye", subgroups=("sex",), channels=1))
     assert len(table) == 100_000
-    assert time.perf_counter() - start < 20  # 2 s where nothing else runs
+    assert time.process_time() - start < 10  # 2 s of one core
