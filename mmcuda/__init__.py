@@ -1,5 +1,10 @@
 """Contrastive pretraining for medical images with scarce expert labels."""
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
 from mmcuda.labels import Equal, Overlap, Rbf, Within
 from mmcuda.losses import (
     ClinicalSupConLoss,
@@ -13,6 +18,11 @@ from mmcuda.losses import (
     SINCERELoss,
     SupConLoss,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmcuda.predict import Model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,4 +40,24 @@ __all__ = [
     "SINCERELoss",
     "SupConLoss",
     "Within",
+    "load",
 ]
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Model:
+    """Load a trained model with its preprocessing.
+
+    Args:
+        path: a checkpoint, a run's folder with a single training, or what ``mmcuda export`` wrote as safetensors.
+        device: where to run; by default the GPU if there is one.
+
+    Returns:
+        The model: ``model.predict(images)`` gives probabilities [N, T], ``model.embed(images)`` features [N, F].
+
+    Raises:
+        UserError: if there is no model at ``path``, or it is damaged.
+        ModuleNotFoundError: if the packages of ``pip install 'mmcuda[train]'`` are missing.
+    """
+    from mmcuda.predict import load  # its packages are needed here alone
+
+    return load(path, device)

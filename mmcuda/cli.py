@@ -1,4 +1,4 @@
-"""The command line: ``mmcuda train|pretrain|finetune|evaluate|embed|info|selfcheck``.
+"""The command line: ``mmcuda train|pretrain|finetune|evaluate|embed|predict|export|info|selfcheck``.
 
 Every option of the training flow is a field of a configuration class of ``mmcuda.train.config``; ``--config FILE``
 reads them from YAML and flags override it. What the user can put right ends in one line on stderr and exit code 2; any
@@ -27,10 +27,12 @@ COMMANDS = {
     "finetune": "train a classifier on a pretrained encoder",
     "evaluate": "score a pretrained encoder by linear probes",
     "embed": "write the features of a pretrained encoder",
+    "predict": "write the probabilities of new images",
+    "export": "write a model for other programs, as safetensors or ONNX",
     "info": "show versions, devices and kernels",
     "selfcheck": "check the kernels on this machine and time them, for an issue",
 }
-EXTRA_OF_PACKAGE = {"pylidc": "demo"}  # every other package is in the extra `train`
+EXTRA_OF_PACKAGE = {"pylidc": "demo", "onnx": "export", "onnxscript": "export"}  # all others are in the extra `train`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,6 +114,7 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
 
 
 def _add_options(parser: ArgumentParser, command: str) -> None:
+    from mmcuda.predict.config import ExportConfig, PredictConfig
     from mmcuda.train import config
     from mmcuda.train.finetune_config import FinetuneConfig
 
@@ -120,10 +123,17 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         "pretrain": config.PretrainJob,
         "finetune": FinetuneConfig,
         "evaluate": config.EvaluateConfig,
+        "predict": PredictConfig,
+        "export": ExportConfig,
     }
-    outputs = {"embed": "new file for the features, .npz or .csv", "evaluate": "new file for the rows, .csv or .json"}
+    outputs = {
+        "evaluate": "new file for the rows, .csv or .json",
+        "embed": "new file for the features, .npz or .csv",
+        "predict": "new file for the probabilities, .csv",
+        "export": "new folder for the model",
+    }
     parser.add_argument("--config", action="config", help="YAML file with options; flags override it")
-    if command in ("finetune", "evaluate", "embed"):
+    if command in ("finetune", "evaluate", "embed", "predict", "export"):
         parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, as under checkpoints/ in a run")
     parser.add_argument("--out", type=Path, required=True, help=outputs.get(command, "folder to write"))
     if command in ("train", "pretrain", "finetune"):
@@ -230,11 +240,29 @@ def _embed(values: dict[str, Any], command: str) -> None:
     embed_command(values["checkpoint"], values["out"])
 
 
+def _predict(values: dict[str, Any], command: str) -> None:
+    from mmcuda.predict.command import predict_command
+    from mmcuda.predict.config import PredictConfig
+
+    checkpoint, out = values.pop("checkpoint"), values.pop("out")
+    predict_command(checkpoint, PredictConfig(**values), out)
+
+
+def _export(values: dict[str, Any], command: str) -> None:
+    from mmcuda.predict.config import ExportConfig
+    from mmcuda.predict.export import export_command
+
+    checkpoint, out = values.pop("checkpoint"), values.pop("out")
+    export_command(checkpoint, ExportConfig(**values), out)
+
+
 RUN: dict[str, Callable[[dict[str, Any], str], object]] = {
     "train": _train,
     "pretrain": _pretrain,
     "finetune": _finetune,
     "evaluate": _evaluate,
     "embed": _embed,
+    "predict": _predict,
+    "export": _export,
 }
 PLAIN: dict[str, Callable[[list[str]], int]] = {"info": _info, "selfcheck": _selfcheck}

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
 PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SUFFIXES = (*PICTURES, ".npy", ".nii", ".nii.gz", ".dcm")  # of image files; DICOM is known by its content, too
 PERCENTILES = (0.5, 99.5)  # of the values that become 0 and 255
 SAMPLED = 512  # rows and columns, at most, that the percentiles are taken of
 LYING = 5  # orientations from this number on exchange width and height

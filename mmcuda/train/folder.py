@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,27 @@ def new_file(path: Path, suffixes: tuple[str, ...]) -> Path:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _cannot_write(path.parent, PermissionError(13, "Permission denied"))
     return path
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it is moved to ``path`` when all went well, and removed otherwise.
+
+    Raises:
+        UserError: if ``path`` exists or cannot be written.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists. Choose another folder with --out.")
+    filled = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        filled.mkdir(parents=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    try:
+        yield filled
+        filled.rename(path)
+    finally:
+        shutil.rmtree(filled, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
