@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Indices
+from mmcuda.data.split import Indices, Split
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, label_draws
@@ -15,13 +16,15 @@ from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.probe import out_of_fold
 from mmcuda.evaluate.rows import Key
 from mmcuda.evaluate.tables import ClassifierScores, score_tables, target_matrix
+from mmcuda.evaluate.threshold import choose_thresholds
+from mmcuda.models.description import DESCRIPTION, read_description
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import find_checkpoint, load_encoder
 from mmcuda.train.checkpoint import load_pretraining
 from mmcuda.train.finetune import finetune, hold_out, predict, trainable_targets
 from mmcuda.train.finetune_config import FinetuneConfig
-from mmcuda.train.folder import write_text
-from mmcuda.train.folds import cross_validate, fold_rows, out_of_fold_table, patient_folds
+from mmcuda.train.folder import RunFolder, write_json, write_text
+from mmcuda.train.folds import CrossValidation, cross_validate, fold_rows, out_of_fold_table, patient_folds
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.run import load_split_cohort, open_folder
 from mmcuda.train.score_files import ScoreFiles, rows_as_csv
@@ -40,44 +43,34 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     job = load_pretraining(place)
     cohort, split = load_split_cohort(job.data)
     encoder = load_encoder(place)
-    targets = target_matrix(cohort)
     labelled = label_draws(cohort, split, options.label_fraction, 1, options.seed)[0]
-    labelled = labelled[np.isfinite(targets[labelled]).any(axis=1)]
+    labelled = labelled[np.isfinite(target_matrix(cohort)[labelled]).any(axis=1)]
     learnt = trainable_targets(cohort, labelled)
     fold_of = np.zeros(len(labelled), np.int64)
     if options.folds:
         fold_of = patient_folds(cohort.patients[labelled], options.folds, derive_seed(options.seed, "folds"))
+    validation = split.validation if len(split.validation) else None
+    if options.patience and validation is None and not options.folds:
+        labelled, validation = hold_out(cohort, labelled, options)
 
     folder = open_folder(out, options, resume, accelerator)  # last: refused labels leave no folder
     main = accelerator.is_main_process
     if main and (single := [name for name in cohort.targets if name not in learnt]):
         print(f"{'labels':<{LABEL}}{', '.join(single)}: one class among {len(labelled)} labelled images, left out")
     key: Key = {"pretraining": job.method, "label_fraction": options.label_fraction, "seed": options.seed}
-    validation = split.validation if len(split.validation) else None
+    setting = (accelerator, folder, options, encoder, job, cohort, labelled)
     if options.folds:
-        setting = (accelerator, folder, options, encoder, job, cohort, labelled)
         folds = cross_validate(*setting, fold_of, split.test, validation)
         scores = ClassifierScores(labelled, folds.test_probabilities, labelled, folds.probabilities)
         if main:
-            rows = fold_rows(key, folds, cohort, options.bootstrap, options.threshold)
-            write_text(folder.root / "folds.csv", rows_as_csv(rows))
-            write_text(folder.root / "out_of_fold.csv", out_of_fold_table(folds, cohort))
-            print("out-of-fold predictions, all folds pooled")
-            print(metrics_table([row for row in rows if row["fold"] == "pooled"]))
-            print(f"test images, mean of the {options.folds} classifiers")
+            _write_folds(folder, key, folds, cohort, options)
     else:
-        if options.patience and validation is None:
-            labelled, validation = hold_out(cohort, labelled, options)
-        model = finetune(accelerator, folder, options, encoder, job, cohort, labelled, validation)
+        model = finetune(*setting, validation)
         held_out = _held_out(model, options, cohort, labelled, validation)
         scores = ClassifierScores(labelled, predict(model, cohort, split.test), *held_out)
     if main:
-        weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap)
-        tables = score_tables(key, cohort, split, [scores], weights, options.threshold)
-        results = ScoreFiles()
-        results.add(EncoderScores(tables, {options.label_fraction: scores.test}), job.method, options.seed)
-        results.save(folder, cohort, split)
-        print(metrics_table(tables.metrics), *level_lines(tables.levels), sep="\n")
+        _write_thresholds(folder, scores, cohort, options)
+        _write_scores(folder, key, scores, cohort, split, options)
 
 
 def _held_out(
@@ -94,3 +87,34 @@ def _held_out(
         balanced = options.class_weights == "balanced"
         return labelled, out_of_fold(features, target_matrix(cohort)[labelled], cohort.patients[labelled], balanced)
     return labelled[:0], np.empty((0, len(cohort.targets)))
+
+
+def _write_folds(folder: RunFolder, key: Key, folds: CrossValidation, cohort: Cohort, options: FinetuneConfig) -> None:
+    rows = fold_rows(key, folds, cohort, options.bootstrap, options.threshold)
+    write_text(folder.root / "folds.csv", rows_as_csv(rows))
+    write_text(folder.root / "out_of_fold.csv", out_of_fold_table(folds, cohort))
+    print("out-of-fold predictions, all folds pooled")
+    print(metrics_table([row for row in rows if row["fold"] == "pooled"]))
+    print(f"test images, mean of the {options.folds} classifiers")
+
+
+def _write_thresholds(folder: RunFolder, scores: ClassifierScores, cohort: Cohort, options: FinetuneConfig) -> None:
+    """Let the checkpoints say from which probability a target counts as positive, where that could be chosen."""
+    truth = target_matrix(cohort)[scores.held_out]
+    chosen = choose_thresholds(scores.held_out_probabilities, truth, options.threshold)
+    named = {name: float(value) for name, value in zip(cohort.targets, chosen, strict=True) if np.isfinite(value)}
+    for path in folder.root.glob(f"checkpoints/{options.name}*/*/{DESCRIPTION}"):
+        description = read_description(path.parent)
+        known = {name: value for name, value in named.items() if name in description.targets}
+        write_json(path, replace(description, thresholds=known).as_json())
+
+
+def _write_scores(
+    folder: RunFolder, key: Key, scores: ClassifierScores, cohort: Cohort, split: Split, options: FinetuneConfig
+) -> None:
+    weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap)
+    tables = score_tables(key, cohort, split, [scores], weights, options.threshold)
+    results = ScoreFiles()
+    results.add(EncoderScores(tables, {options.label_fraction: scores.test}), str(key["pretraining"]), options.seed)
+    results.save(folder, cohort, split)
+    print(metrics_table(tables.metrics), *level_lines(tables.levels), sep="\n")

@@ -128,23 +128,6 @@ def test_finetune_logistic_equals_the_evaluation_of_all_labels(checkpoint, tmp_p
     assert (ours / "checkpoints" / "finetune-logistic-seed0" / "last" / "model.safetensors").is_file()
 
 
-def test_finetune_by_folds_writes_out_of_fold_predictions_and_is_resumed(capsys, checkpoint, tmp_path):
-    out = tmp_path / "folds"
-    arguments = ["finetune", str(checkpoint), "--out", str(out), "--folds", "2", "--bootstrap", "10"]
-    assert main([*arguments, "--label_fraction", "0.05"]) == 0
-    with (out / "folds.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["fold"] for row in rows] == ["1"] * 5 + ["2"] * 5 + ["pooled"] * 5
-    with (out / "out_of_fold.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == int(rows[-1]["n_test"])
-    before = (out / "metrics.json").read_text()
-    assert main([*arguments, "--resume"]) == 0
-    assert (out / "metrics.json").read_text() == before
-    assert "mean of the 2 classifiers" in capsys.readouterr().out
-    message = fails(capsys, *arguments, "--resume", "--folds", "3")
-    assert message.startswith("cannot resume with --folds 3: the run has 2 in")
-
-
 def test_a_checkpoint_of_another_encoder_is_refused(capsys, checkpoint, tmp_path):
     config = checkpoint / "last" / "config.json"
     text = config.read_text()

@@ -3,7 +3,8 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
-from random_model import SIZE, write_model
+from random_model import write_model
+from table_cohort import write_cohort
 
 import mmcuda
 from mmcuda.cli import main
@@ -59,25 +60,18 @@ def test_patients_are_written_where_they_are_known(model_folder, model, pictures
 
 
 def test_a_model_is_trained_on_a_table_and_predicts_it_and_new_images(tmp_path):
-    table = pd.DataFrame({"path": [f"{row}.npy" for row in range(30)]})
-    for row, name in enumerate(table["path"]):
-        np.save(tmp_path / name, np.random.default_rng(row).integers(0, 256, (SIZE, SIZE), dtype=np.uint8))
-    table["patient"], table["drusen"] = [f"p{row // 3}" for row in range(30)], [row % 2 for row in range(30)]
-    table.to_csv(tmp_path / "cohort.csv", index=False)
-    data = ["--data", "table", "--data.file", str(tmp_path / "cohort.csv"), "--data.image", "path", "--data.group"]
-    data += ["patient", "--data.targets", "[drusen]", "--data.image_size", "32", "--data.cache_dir", str(tmp_path)]
+    data, table = write_cohort(tmp_path), pd.read_csv(tmp_path / "cohort.csv")
     run, tuned, out = tmp_path / "run", tmp_path / "tuned", tmp_path / "scores.csv"
     assert main(["pretrain", "--method", "random", *data, "--out", str(run)]) == 0
     assert main(["finetune", str(run), "--bootstrap", "5", "--out", str(tuned)]) == 0
     assert main(["predict", str(tuned), "--out", str(out)]) == 0
-    rows = rows_of(out)
-    assert [row["patient"] for row in rows] == list(table["patient"])
+    scores = pd.read_csv(out)
+    assert list(scores["patient"]) == list(table["patient"])
     with np.load(tuned / "predictions.npz") as arrays:
-        tested = arrays["random/1.0/seed0"]
-    scores = np.array([float(row["drusen"]) for row in rows])
-    assert all(np.isclose(scores, score, rtol=1e-4).any() for score in tested[:, 0])
+        tested = arrays["random/1.0/seed0"][:, 0]
+    np.testing.assert_allclose(scores["drusen"][table["split"] == "test"], tested, rtol=1e-4)
     files = [tmp_path / name for name in table["path"]]
-    np.testing.assert_allclose(mmcuda.load(tuned).predict(files)[:, 0], scores, rtol=1e-4)
+    np.testing.assert_allclose(mmcuda.load(tuned).predict(files)[:, 0], scores["drusen"], rtol=1e-4)
 
 
 def test_all_images_that_cannot_be_read_are_named_with_their_rows_and_nothing_is_written(
