@@ -1,4 +1,4 @@
-"""The command line: ``mmcuda train|pretrain|finetune|evaluate|embed|predict|export|info|selfcheck``.
+"""The command line: ``mmcuda train|study|pretrain|finetune|evaluate|embed|predict|export|info|selfcheck``.
 
 Every option of the training flow is a field of a configuration class of ``mmcuda.train.config``; ``--config FILE``
 reads them from YAML and flags override it. What the user can put right ends in one line on stderr and exit code 2; any
@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mmcuda.errors import UserError, did_you_mean
+from mmcuda.errors import Unfinished, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 COMMANDS = {
     "train": "pretrain encoders, probe them at several label fractions, and report: all in one folder",
+    "study": "compare pretrainings and other baselines over label fractions and seeds, with paired differences",
     "pretrain": "pretrain one encoder",
     "finetune": "train a classifier on a pretrained encoder",
     "evaluate": "score a pretrained encoder by linear probes",
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"the package {package} is missing: pip install 'mmcuda[{extra}]'", 2, debug)
     except UserError as error:
         return _fail(str(error), 2, debug)
+    except Unfinished as error:
+        return _fail(str(error), 1, debug)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}", 1, debug)
 
@@ -76,13 +79,13 @@ def _run(arguments: list[str]) -> int:
 
     parser, subparser = _parsers(command)
     try:
-        options = parser.parse_args(_resumed(parser, _expand_data(arguments)))
+        options = parser.parse_args(_with_files(parser, _expand_data(arguments)))
     except jsonargparse.ArgumentError as error:
         raise UserError(_one_line(str(error), subparser or parser)) from error
     except SystemExit as stop:  # --help, --version and --print_config end here
         return int(stop.code or 0)
     values = dict(parser.instantiate(options)[options.subcommand])
-    for name in ("config", "debug"):
+    for name in ("config", "study_config", "debug"):
         values.pop(name, None)
     RUN[options.subcommand](values, shlex.join(["mmcuda", *arguments]))
     return 0
@@ -115,11 +118,13 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
 
 def _add_options(parser: ArgumentParser, command: str) -> None:
     from mmcuda.predict.config import ExportConfig, PredictConfig
+    from mmcuda.study.config import StudyConfig
     from mmcuda.train import config
     from mmcuda.train.finetune_config import FinetuneConfig
 
     kinds: dict[str, Any] = {
         "train": config.TrainConfig,
+        "study": StudyConfig,
         "pretrain": config.PretrainJob,
         "finetune": FinetuneConfig,
         "evaluate": config.EvaluateConfig,
@@ -136,7 +141,9 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     if command in ("finetune", "evaluate", "embed", "predict", "export"):
         parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, as under checkpoints/ in a run")
     parser.add_argument("--out", type=Path, required=True, help=outputs.get(command, "folder to write"))
-    if command in ("train", "pretrain", "finetune"):
+    if command == "study":
+        parser.add_argument("study_config", metavar="CONFIG", type=Path, nargs="?", help="the same as --config CONFIG")
+    if command in ("train", "study", "pretrain", "finetune"):
         parser.add_argument("--resume", action="store_true", help="continue the run in the folder of --out")
     if command in kinds:
         parser.add_class_arguments(kinds[command])
@@ -147,13 +154,16 @@ def _expand_data(arguments: list[str]) -> list[str]:
     return [re.sub(r"^--data(?=$|=)", "--data.source", argument) for argument in arguments]
 
 
-def _resumed(parser: ArgumentParser, arguments: list[str]) -> list[str]:
-    """With --resume, let the options of the run in the folder be the defaults."""
-    if "--resume" not in arguments:
+def _with_files(parser: ArgumentParser, arguments: list[str]) -> list[str]:
+    """Let the options of the run in the folder be the defaults with --resume, then those of a study's CONFIG."""
+    if "--resume" not in arguments and arguments[0] != "study":
         return arguments
     options = parser.parse_args(arguments)
-    saved = options[options.subcommand].out / "config.yaml"
-    return [arguments[0], "--config", str(saved), *arguments[1:]] if saved.is_file() else arguments
+    options = options[options.subcommand]
+    saved = options.out / "config.yaml"
+    files = [saved] if "--resume" in arguments and saved.is_file() else []
+    files += [options.study_config] if options.get("study_config") else []
+    return [arguments[0], *(word for file in files for word in ("--config", str(file))), *arguments[1:]]
 
 
 def _one_line(message: str, parser: argparse.ArgumentParser) -> str:
@@ -210,6 +220,14 @@ def _train(values: dict[str, Any], command: str) -> None:
     TrainRun(TrainConfig(**values), out, resume, command).run()
 
 
+def _study(values: dict[str, Any], command: str) -> None:
+    from mmcuda.study.config import StudyConfig
+    from mmcuda.study.run import StudyRun
+
+    out, resume = values.pop("out"), values.pop("resume")
+    StudyRun(StudyConfig(**values), out, resume, command).run()
+
+
 def _pretrain(values: dict[str, Any], command: str) -> None:
     from mmcuda.train.commands import pretrain_command
     from mmcuda.train.config import PretrainJob
@@ -258,6 +276,7 @@ def _export(values: dict[str, Any], command: str) -> None:
 
 RUN: dict[str, Callable[[dict[str, Any], str], object]] = {
     "train": _train,
+    "study": _study,
     "pretrain": _pretrain,
     "finetune": _finetune,
     "evaluate": _evaluate,

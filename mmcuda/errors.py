@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into a single clear line."""
+"""The exceptions that the command line turns into a single clear line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """Something the user gave is wrong: the message names it, what was expected and what came."""
+
+
+class Unfinished(RuntimeError):
+    """A part of the work failed and the rest is done: the message says what, and how to go on."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

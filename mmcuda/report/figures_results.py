@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from mmcuda.report.figures import COLORS, INK, MARKERS, WIDTH, Picture, finish, panels
+from mmcuda.report.figures import COLORS, INK, MARKERS, WIDTH, Picture, color_of, finish, marker_of, panels
 from mmcuda.report.results import Results
 from mmcuda.report.run import Predictions
 from mmcuda.report.wording import decimal, headline, interval_meaning, percent
@@ -47,7 +47,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
         y = [score.value for _, score in scores]
         below = [max(0.0, np.nan_to_num(score.value - score.low)) for _, score in scores]
         above = [max(0.0, np.nan_to_num(score.high - score.value)) for _, score in scores]
-        axes.errorbar(x, y, yerr=[below, above], color=COLORS[name], marker=MARKERS[name], elinewidth=0.9, zorder=3)
+        axes.errorbar(x, y, yerr=[below, above], color=color_of(name), marker=marker_of(name), elinewidth=0.9, zorder=3)
         ends[name] = y[-1]
     if ends:
         low, high = axes.get_ylim()
@@ -58,7 +58,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
                 (results.fractions[-1], place),
                 xytext=(14, 0),
                 textcoords="offset points",
-                color=COLORS[name],
+                color=color_of(name),
                 va="center",
                 fontweight="bold",
                 annotation_clip=False,

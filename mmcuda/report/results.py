@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +41,20 @@ class Results:
 
     Several seeds: the interval is the mean plus and minus one standard deviation over seeds. One seed: it is the 95 %
     bootstrap over test patients that came with the rows (AUROC only).
+
+    Args:
+        metrics: a row for every pretraining, label fraction, seed and target, and for the targets' mean.
+        order: names of the pretrainings in the order in which they are shown.
+        baseline: the one that the others are compared with; by default the first of simclr, imagenet, random.
     """
 
-    def __init__(self, metrics: pd.DataFrame) -> None:
+    def __init__(self, metrics: pd.DataFrame, order: Sequence[str] = PRETRAININGS, baseline: str | None = None) -> None:
         self.seeds = sorted(int(seed) for seed in metrics["seed"].unique())
         self.several_seeds = len(self.seeds) > 1
         self.fractions = sorted(float(fraction) for fraction in metrics["label_fraction"].unique())
         present = set(metrics["pretraining"])
-        self.pretrainings = [name for name in PRETRAININGS if name in present]
+        self.pretrainings = [name for name in order if name in present]
+        self._baseline = baseline
         self._scores: dict[tuple[str, str, str, float], Score] = {}
         for (target, pretraining, fraction), rows in metrics.groupby(["target", "pretraining", "label_fraction"]):
             for metric in ("auroc", "auprc"):
@@ -74,24 +81,25 @@ class Results:
     @property
     def subject(self) -> str:
         """The pretraining that the report is about."""
-        return next(
-            name for name in ("clinical", "simclr", "imagenet", "shuffled", "random") if name in self.pretrainings
-        )
+        of_one_label = [name for name in self.pretrainings if name.startswith("clinical:")]
+        order = ("clinical", *of_one_label, "simclr", "imagenet", "shuffled", "random", *self.pretrainings)
+        present = [name for name in order if name in self.pretrainings]
+        return next((name for name in present if name != self._baseline), present[0])
 
     @property
     def baseline(self) -> str | None:
         """The pretraining it is compared with."""
-        others = (name for name in ("simclr", "imagenet", "random", "shuffled") if name in self.pretrainings)
-        return next((name for name in others if name != self.subject), None)
+        order = (self._baseline,) if self._baseline else ("simclr", "imagenet", "random", "shuffled")
+        return next((name for name in order if name in self.pretrainings and name != self.subject), None)
 
-    def fraction_needed(self, pretraining: str, level: float) -> float | None:
-        """Return the smallest label fraction at which ``pretraining`` reaches the mean AUROC ``level``.
+    def fraction_needed(self, pretraining: str, level: float, target: str = "mean") -> float | None:
+        """Return the smallest label fraction at which ``pretraining`` reaches the AUROC ``level`` of a target.
 
         Between the fractions measured the AUROC is taken as linear in log(fraction). None where it never gets there.
         """
         before: tuple[float, float] | None = None
         for fraction in self.fractions:
-            value = self.score(pretraining, fraction).value
+            value = self.score(pretraining, fraction, target).value
             if math.isnan(value):
                 continue
             if value >= level:
@@ -113,17 +121,19 @@ class Results:
         }
         return {fraction: names for fraction, names in missing.items() if names}
 
+    def compare(self, subject: str, fraction: float) -> LabelsSaved | None:
+        """Compare a pretraining with the baseline at one label fraction; None where one of them has no mean AUROC."""
+        score = self.score(subject, fraction)
+        baseline = self.score(self.baseline, fraction) if self.baseline else UNDEFINED
+        if not self.baseline or math.isnan(score.value) or math.isnan(baseline.value):
+            return None
+        return LabelsSaved(fraction, score, baseline, self.fraction_needed(self.baseline, score.value))
+
     def labels_saved(self) -> list[LabelsSaved]:
-        """Compare subject and baseline at every label fraction where both have a mean AUROC."""
-        rows = []
-        for fraction in self.fractions:
-            subject = self.score(self.subject, fraction)
-            baseline = self.score(self.baseline, fraction) if self.baseline else UNDEFINED
-            if self.baseline and not (math.isnan(subject.value) or math.isnan(baseline.value)):
-                needed = self.fraction_needed(self.baseline, subject.value)
-                rows.append(LabelsSaved(fraction, subject, baseline, needed))
-        return rows
+        """Compare the subject with the baseline at every label fraction where both have a mean AUROC."""
+        rows = [self.compare(self.subject, fraction) for fraction in self.fractions]
+        return [row for row in rows if row]
 
     def headline_comparison(self) -> LabelsSaved | None:
         """Return the comparison at ``headline_fraction``."""
-        return next((row for row in self.labels_saved() if row.fraction == self.headline_fraction), None)
+        return self.compare(self.subject, self.headline_fraction)

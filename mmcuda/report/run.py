@@ -144,14 +144,16 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_environment(path: Path) -> Environment:
+def read_environment(path: Path) -> Environment:
+    """Read environment.json."""
     with _reading(path):
         raw: dict[str, Any] = json.loads(path.read_text())
         seconds = {stage: float(value) for stage, value in raw.pop("seconds").items()}
         return Environment(str(raw.pop("command")), seconds, {name: str(value) for name, value in raw.items()})
 
 
-def _read_cohort(path: Path) -> CohortSummary:
+def read_cohort(path: Path) -> CohortSummary:
+    """Read cohort.json."""
     with _reading(path):
         raw: dict[str, Any] = json.loads(path.read_text())
         return CohortSummary(
@@ -211,7 +213,8 @@ def _read_embedding(path: Path) -> Embedding:
         return Embedding(arrays["features"], named["clinical"], named["target"])
 
 
-def _read_samples(path: Path) -> Samples:
+def read_samples(path: Path) -> Samples:
+    """Read samples.npz."""
     with _reading(path), np.load(path) as arrays:
         images = arrays["images"]
         if images.ndim != 4:
@@ -243,12 +246,12 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         config=config_text,
-        environment=_read_environment(folder / "environment.json"),
-        cohort=_read_cohort(folder / "cohort.json"),
+        environment=read_environment(folder / "environment.json"),
+        cohort=read_cohort(folder / "cohort.json"),
         metrics=metrics,
         predictions=_read_predictions(folder / "predictions.npz"),
         embedding=_read_embedding(folder / "embedding.npz") if needs_embedding else None,
-        samples=_read_samples(folder / "samples.npz"),
+        samples=read_samples(folder / "samples.npz"),
         logs={
             (name, int(seed)): _read_log(folder / "logs" / f"{name}-seed{int(seed)}.csv")
             for name, seed in trained.itertuples(index=False)

@@ -98,7 +98,7 @@ def headline(results: Results) -> str:
     )
 
 
-def _in_labels(results: Results, row: LabelsSaved, train_patients: int) -> str:
+def in_labels(results: Results, row: LabelsSaved, train_patients: int) -> str:
     """Say what the difference is worth in labelled patients."""
     subject, baseline = results.subject, results.baseline or ""
     few = max(1, round(row.fraction * train_patients))
@@ -117,28 +117,33 @@ def _in_labels(results: Results, row: LabelsSaved, train_patients: int) -> str:
     return f"For what {baseline} has at {percent(row.fraction)}, {subject} needs {percent(needed)}."
 
 
+def control_finding(results: Results, row: LabelsSaved) -> str | None:
+    """Say what is left of a gain of clinical pretraining with shuffled labels; None where that was not tried."""
+    shuffled = results.score("shuffled", row.fraction).value
+    wins = row.needed is None or row.needed > row.fraction
+    if results.subject != "clinical" or not wins or math.isnan(shuffled):
+        return None
+    if shuffled >= row.subject.value:
+        return (
+            f"But clinical labels shuffled among the images do as well ({decimal(shuffled)}), "
+            "so the gain does not come from what the labels say."
+        )
+    return (
+        f"With the clinical labels shuffled among the images it is {decimal(shuffled)} "
+        f"in place of {decimal(row.subject.value)}."
+    )
+
+
 def finding_details(results: Results, train_patients: int) -> list[str]:
     """Return the sentences below the headline: its worth in patients, its certainty, and its control."""
     row = results.headline_comparison()
     if row is None:
         return []
-    sentences = [_in_labels(results, row, train_patients)]
+    sentences = [in_labels(results, row, train_patients)]
     if row.subject.low <= row.baseline.high and row.baseline.low <= row.subject.high:
         sentences.append(
             f"At {percent(row.fraction)} the intervals of {results.subject} and {results.baseline} overlap: "
             "read the difference as a tendency, not as proof."
         )
-    shuffled = results.score("shuffled", row.fraction).value
-    wins = row.needed is None or row.needed > row.fraction
-    if results.subject == "clinical" and wins and not math.isnan(shuffled):
-        if shuffled >= row.subject.value:
-            sentences.append(
-                f"But clinical labels shuffled among the images do as well ({decimal(shuffled)}), "
-                "so the gain does not come from what the labels say."
-            )
-        else:
-            sentences.append(
-                f"With the clinical labels shuffled among the images it is {decimal(shuffled)} "
-                f"in place of {decimal(row.subject.value)}."
-            )
-    return sentences
+    control = control_finding(results, row)
+    return [*sentences, control] if control else sentences

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,11 +46,18 @@ def _parser(kind: type[DataclassInstance]) -> jsonargparse.ArgumentParser:
     return parser
 
 
-def check_same(path: Path, saved: DataclassInstance, now: DataclassInstance) -> None:
-    """Raise a UserError naming the first option in which a continued run differs from the run in ``path``."""
+def check_same(path: Path, saved: DataclassInstance, now: DataclassInstance, may_differ: Collection[str] = ()) -> None:
+    """Raise a UserError naming the first option in which a continued run differs from the run in ``path``.
+
+    Args:
+        path: of the saved configuration.
+        saved: as saved.
+        now: as continued.
+        may_differ: options that may change between a run and its continuation.
+    """
     before, after = (dict(_leaves(_plain(asdict(config)))) for config in (saved, now))
     for option in after | before:
-        if option not in NO_EFFECT and before.get(option) != after.get(option):
+        if option not in NO_EFFECT and option not in may_differ and before.get(option) != after.get(option):
             raise UserError(
                 f"cannot resume with --{option} {after.get(option)}: the run has {before.get(option)} in {path}. "
                 "Drop the option, or choose another folder with --out."

@@ -36,9 +36,7 @@ def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, coho
         RuntimeError: if the loss is not finite.
     """
     check_labels(job, cohort)
-    torch.manual_seed(derive_seed(job.seed, "weights"))  # one seed gives all methods the same first weights
-    channels, size = cohort.images.shape[1:3]
-    encoder = build_encoder(job.encoder.name, channels, size, job.start.pretrained, job.start.weights)
+    encoder = first_encoder(job, cohort)
     model = ContrastiveModel(encoder, job.pretrain.projection_hidden, job.pretrain.projection_size)
     training = Training(
         name=job.name,
@@ -51,6 +49,13 @@ def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, coho
     )
     data = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split))
     Trainer(accelerator, folder, training, model, data).fit(contrastive_loss(job, cohort))
+
+
+def first_encoder(job: PretrainJob, cohort: Cohort) -> nn.Module:
+    """Return the encoder that the job starts from: one seed gives all methods the same random weights."""
+    torch.manual_seed(derive_seed(job.seed, "weights"))
+    channels, size = cohort.images.shape[1:3]
+    return build_encoder(job.encoder.name, channels, size, job.start.pretrained, job.start.weights)
 
 
 def check_labels(job: PretrainJob, cohort: Cohort) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +38,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def open_folder(out: Path, config: DataclassInstance, resume: bool, accelerator: Accelerator) -> RunFolder:
+def open_folder(
+    out: Path, config: DataclassInstance, resume: bool, accelerator: Accelerator, may_differ: Collection[str] = ()
+) -> RunFolder:
     """Open a run folder for ``config``: a new one, or one of the same configuration to continue.
+
+    Options named in ``may_differ`` may change when a run is continued; the folder then has their new values.
 
     Raises:
         UserError: if the folder holds files and ``resume`` is false, cannot be written, or holds another configuration.
@@ -48,8 +52,8 @@ def open_folder(out: Path, config: DataclassInstance, resume: bool, accelerator:
     if accelerator.is_main_process:
         folder.open(resume)
         if folder.config.exists():
-            check_same(folder.config, load_config(type(config), folder.config), config)
-        else:
+            check_same(folder.config, load_config(type(config), folder.config), config, may_differ)
+        if may_differ or not folder.config.exists():
             save_config(config, folder.config)
     accelerator.wait_for_everyone()
     return folder

@@ -1,12 +1,12 @@
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pages import Page
 
 from mmcuda.errors import UserError
 from mmcuda.report import write_report
@@ -17,32 +17,7 @@ WriteRun = Callable[..., Path]
 
 SECTIONS = ["finding", "cohort", "results", "embedding", "training", "reproduce"]
 FIGURES = ["label_efficiency", "samples", "roc", "precision_recall", "calibration", "embedding", "training"]
-VOID = {"meta", "br", "link", "img"}
 DASH = "\N{EN DASH}"
-
-
-class Page(HTMLParser):
-    """What the tests ask of a page: its tags and attributes, and that every tag is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,47 @@
+"""The figure of a study: paired differences from the baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mmcuda.report.figures import INK, WIDTH, Picture, color_of, finish, marker_of
+from mmcuda.report.wording import percent, signed
+
+
+def draw_differences(rows: pd.DataFrame, baseline: str, plots: Path) -> Picture:
+    """Draw the paired differences of the mean AUROC from the baseline: a line an arm, a panel a label fraction.
+
+    Args:
+        rows: of results.csv, those of the mean over targets that have a difference.
+        baseline: its name.
+        plots: folder of the PNG.
+    """
+    arms, fractions = list(dict.fromkeys(rows["arm"])), sorted(set(rows["label_fraction"]))
+    fig = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(arms)))
+    axes = fig.subplots(1, len(fractions), sharey=True, sharex=True, squeeze=False)[0]
+    for panel, fraction in zip(axes, fractions, strict=True):
+        panel.axvline(0, color=INK, linewidth=0.7, linestyle=":", zorder=1)
+        for row in rows[rows["label_fraction"] == fraction].itertuples():
+            height = arms.index(row.arm)
+            error = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
+            color, marker = color_of(row.arm), marker_of(row.arm)
+            panel.errorbar(row.difference, height, xerr=error, color=color, marker=marker, elinewidth=1.1)
+        panel.set_title(f"{percent(fraction)} of the labels")
+        panel.xaxis.set_major_locator(MaxNLocator(3))
+        panel.xaxis.set_major_formatter(lambda value, _: signed(value))
+    axes[0].set_yticks(range(len(arms)), arms)
+    axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first arm at the top
+    fig.supxlabel(f"difference in mean AUROC from {baseline}", fontsize=8.5)
+    found = rows[rows["label_fraction"] == fractions[0]]
+    values = ", ".join(f"{row.arm} {signed(row.difference)}" for row in found.itertuples())
+    alt = f"Paired differences in mean AUROC from {baseline}, at {percent(fractions[0])} of the labels: {values}."
+    caption = (
+        f"Paired differences in mean AUROC from {baseline}, by the share of training patients with labels. Bars: "
+        "95 % bootstrap intervals over test patients and seeds; every pair has the same seed, the same labelled "
+        "patients and the same test patients. Right of the dotted line the arm does better."
+    )
+    return finish(fig, plots, "differences", alt, caption)

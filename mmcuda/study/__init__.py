@@ -1,0 +1,1 @@
+"""Studies: pretrainings and other baselines compared, at several label fractions, over several seeds."""

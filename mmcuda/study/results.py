@@ -1,0 +1,131 @@
+"""From cells to results: means over seeds with intervals, and paired differences from the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mmcuda.evaluate.bootstrap import SEED, Difference, difference, interval
+from mmcuda.evaluate.metrics import Floats
+from mmcuda.evaluate.rows import METRICS, Row
+from mmcuda.report.results import Results
+from mmcuda.study.cells import Cell, CellScores
+from mmcuda.study.config import StudyConfig
+
+MEAN = "mean"  # in place of a target: the mean over them
+COUNTS = ("n_train", "n_test", "n_positive")
+UNPAIRED = Difference(np.nan, np.nan, np.nan, np.nan, 0)
+
+Scores = Mapping[Cell, CellScores]
+
+
+def cell_table(scores: Scores) -> pd.DataFrame:
+    """Return cells.csv: the rows of every cell, one a target and one for their mean."""
+    return pd.DataFrame([row for cell in scores.values() for row in cell.rows])
+
+
+def summarise(config: StudyConfig, scores: Scores) -> Results:
+    """Return the means over seeds, as reports show them."""
+    cells = cell_table(scores).rename(columns={"arm": "pretraining"})
+    return Results(cells, order=config.arms, baseline=config.baseline)
+
+
+def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
+    """Return results.csv: over all seeds, a row for every arm, label fraction and target, and for the targets' mean.
+
+    auroc_sd is the standard deviation over seeds, auroc_low and auroc_high a 95 % interval over resampled test
+    patients and seeds; other metrics are means over seeds. difference is that of the AUROC from the baseline's, in
+    pairs: of the same seeds, labelled patients and resamples. baseline_fraction is the label fraction at which the
+    baseline's curve reaches the arm's AUROC, empty where it never does.
+
+    Args:
+        config: with its arms spelt out.
+        scores: of every cell that there is.
+    """
+    results = summarise(config, scores)
+    numbers = cell_table(scores).groupby(["arm", "label_fraction", "target"])
+    means = numbers[[*METRICS, *COUNTS]].mean()
+    deviations = numbers["auroc"].std()
+    targets = [str(row["target"]) for row in next(iter(scores.values())).rows]  # the last is MEAN
+    rows: list[Row] = []
+    for arm in results.pretrainings:
+        for fraction in config.evaluate.label_fractions:
+            own, others = (_of_seeds(scores, name, fraction) for name in (arm, config.baseline))
+            if not own:
+                continue
+            aurocs = _with_mean(over_seeds(list(own.values())))
+            pairs = sorted(own.keys() & others.keys()) if arm != config.baseline else []
+            differences = [UNPAIRED] * len(targets)
+            if pairs:
+                differences = paired_differences([own[seed] for seed in pairs], [others[seed] for seed in pairs])
+            for position, target in enumerate(targets):
+                key = (arm, fraction, target)
+                low, high = interval(aurocs[position, 1:])
+                value, found = float(aurocs[position, 0]), differences[position]
+                rows.append(
+                    {
+                        **dict(zip(means.index.names, key, strict=True)),
+                        "seeds": len(own),
+                        "auroc": value,
+                        "auroc_sd": float(deviations[key]),
+                        "auroc_low": low,
+                        "auroc_high": high,
+                        **means.loc[key].to_dict(),
+                        "baseline": config.baseline,
+                        "pairs": len(pairs),
+                        "difference": found.value,
+                        "difference_low": found.low,
+                        "difference_high": found.high,
+                        "p": found.p,
+                        "baseline_fraction": results.fraction_needed(config.baseline, value, target),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _of_seeds(scores: Scores, arm: str, fraction: float) -> dict[int, Floats]:
+    """Return the AUROCs of one arm at one label fraction, seed -> [T, 1 + R]."""
+    found = {cell.seed: scores[cell].aurocs for cell in scores if (cell.arm, cell.fraction) == (arm, fraction)}
+    return dict(sorted(found.items()))
+
+
+def over_seeds(aurocs: Sequence[Floats]) -> Floats:
+    """Return the mean over seeds, [T, 1 + R]: of the sample, and of its resamples in which seeds are drawn as well.
+
+    A resample so speaks of other patients and of other seeds. A seed without an AUROC of a target does not count there.
+
+    Args:
+        aurocs: of each seed, [T, 1 + R].
+    """
+    stacked = np.stack(aurocs)  # [S, T, 1 + R]
+    seeds, resamples = len(stacked), stacked.shape[2] - 1
+    drawn = np.random.default_rng(SEED).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)  # [R, S]
+    times = np.concatenate([np.ones((1, seeds)), drawn]).T[:, None]  # [S, 1, 1 + R], the same for all arms
+    used = np.isfinite(stacked[:, :, :1])
+    count = (used * times).sum(axis=0)
+    total = (np.where(used, stacked, 0.0) * times).sum(axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+
+
+def paired_differences(first: Sequence[Floats], second: Sequence[Floats]) -> list[Difference]:
+    """Return how much higher the first arm's AUROC is than the second's: for every target, then for their mean.
+
+    The mean is over the targets with an AUROC in both.
+
+    Args:
+        first: of each seed, [T, 1 + R].
+        second: of the same seeds.
+    """
+    one, two = over_seeds(first), over_seeds(second)
+    defined = np.isfinite(one[:, :1] + two[:, :1])
+    one, two = (_with_mean(np.where(defined, side, np.nan)) for side in (one, two))
+    return [difference(*pair) for pair in zip(one, two, strict=True)]
+
+
+def _with_mean(aurocs: Floats) -> Floats:
+    """Append to [T, 1 + R] the mean over the targets with an AUROC."""
+    defined = np.isfinite(aurocs[:, 0])
+    mean = aurocs[defined].mean(axis=0) if defined.any() else np.full(aurocs.shape[1], np.nan)
+    return np.concatenate([aurocs, mean[None]])

@@ -1,0 +1,35 @@
+"""What a study prints: a line a cell, then its tables."""
+
+from __future__ import annotations
+
+from mmcuda.report.study import Study, difference_text
+from mmcuda.report.wording import DASH, decimal, duration, needed_text, percent
+from mmcuda.study.work import Report
+from mmcuda.train.screen import LABEL
+
+
+def cell_line(report: Report, done: int, cells: int, left: float) -> str:
+    """Return the line about a finished cell; ``left`` is the time, in seconds, that the others will take."""
+    count = f"{done}/{cells}"
+    if report.error:
+        return f"{count:>9}  {report.cell}   failed: {report.error}"
+    score = DASH if report.auroc is None else decimal(report.auroc)
+    rest = f", about {duration(left)} left" if left else ""
+    return f"{count:>9}  {report.cell}   {score}   {duration(report.seconds)}{rest}"
+
+
+def difference_table(study: Study) -> str:
+    """Return the paired differences of the mean AUROC from the baseline at the headline fraction, one arm a line."""
+    results, baseline = study.results, study.baseline
+    fraction, rows = results.headline_fraction, study.differences()
+    width = max(LABEL, *(len(arm) + 2 for arm in study.arms))
+    lines = [
+        f"{'pairs':<{width}}mean AUROC against {baseline}, {percent(fraction)} of the labels",
+        f"{'':<{width}}{'difference (95 % interval)':<30}{'p':<7}{baseline} is as good at",
+    ]
+    for row in rows[rows["label_fraction"] == fraction].itertuples():
+        comparison = results.compare(row.arm, fraction)
+        needed = needed_text(comparison, results) if comparison else DASH
+        difference = difference_text(row.difference, row.difference_low, row.difference_high)
+        lines.append(f"{row.arm:<{width}}{difference:<30}{decimal(row.p):<7}{needed}")
+    return "\n".join(lines)
