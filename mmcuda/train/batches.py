@@ -1,10 +1,10 @@
-"""Batches of one epoch: drawn from a seed, gathered from the image array while the previous batch is computed."""
+"""Batches of a training: gathered in a thread while the model computes the one before, then augmented at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -12,32 +12,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Positions = npt.NDArray[np.int64]
+from mmcuda.data.augment import Augment
+from mmcuda.train.sampler import Positions, class_aware_batches, shuffled_batches
 
 
 class Batch(NamedTuple):
-    """Images [B, C, H, W] uint8 and labels, each [B, ...]."""
+    """What the model and the loss get, on the device."""
 
-    images: Tensor
-    labels: dict[str, Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on ``device``."""
-        labels = {name: label.to(device, non_blocking=True) for name, label in self.labels.items()}
-        return Batch(self.images.to(device, non_blocking=True), labels)
+    views: Tensor  # [B, V, C, H, W] floating, in 0..1
+    labels: dict[str, Tensor]  # [B, ...] each
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The rows of an image array that one training uses, with their labels.
+    """The rows of an image array that one training uses, with their labels, and how they are shown.
 
     Raises:
         ValueError: if a label's length differs from the number of rows.
     """
 
     images: npt.NDArray[np.uint8]  # [N, C, H, W], may be memory-mapped
-    rows: Positions  # [n] indices into images
+    rows: npt.NDArray[np.int64]  # [n] indices into images
     labels: Mapping[str, Tensor]  # [n, ...] each
+    augment: Augment
+    views: int = 1  # of every image in a batch
+    balance: Mapping[str, float] = field(default_factory=dict)  # labels that batches hold positives of: tolerances
 
     def __post_init__(self) -> None:
         for name, label in self.labels.items():
@@ -47,35 +46,37 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, positions: Positions) -> Batch:
-        """Gather the images and labels at ``positions`` [B], each in 0..n-1."""
+    def epoch(self, batch_size: int, seed: int) -> Iterable[Positions]:
+        """Draw the batches of one epoch, each of positions in 0..n-1."""
+        if not self.balance:
+            return shuffled_batches(len(self), batch_size, seed)
+        labels = {name: (self.labels[name].numpy(), tolerance) for name, tolerance in self.balance.items()}
+        return class_aware_batches(labels, batch_size, seed)
+
+    def batch(self, positions: Positions, generator: torch.Generator, device: torch.device) -> Batch:
+        """Return the batch of the images at ``positions`` [B], each in 0..n-1."""
+        return self._show(self._gather(positions), positions, generator, device)
+
+    def prefetch(self, plan: Iterator[tuple[Positions, torch.Generator]], device: torch.device) -> Generator[Batch]:
+        """Yield a batch for each item of ``plan``, in order; a thread gathers the next images meanwhile.
+
+        Views are drawn where the batch is asked for: a thread for them would compete with the model for the cores.
+        """
+
+        def gather() -> tuple[Tensor, Positions, torch.Generator] | None:
+            item = next(plan, None)
+            return (self._gather(item[0]), *item) if item else None
+
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            coming = worker.submit(gather)
+            while (gathered := coming.result()) is not None:
+                coming = worker.submit(gather)
+                yield self._show(*gathered, device)
+
+    def _gather(self, positions: Positions) -> Tensor:
+        return torch.from_numpy(self.images[self.rows[positions]])
+
+    def _show(self, images: Tensor, positions: Positions, generator: torch.Generator, device: torch.device) -> Batch:
         chosen = torch.from_numpy(positions)
-        images = torch.from_numpy(self.images[self.rows[positions]])
-        return Batch(images, {name: label[chosen] for name, label in self.labels.items()})
-
-
-def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Return the number of full batches; a set smaller than a batch is one batch."""
-    return max(samples // batch_size, 1)
-
-
-def epoch_positions(samples: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> list[Positions]:
-    """Return this rank's share of every batch of one epoch, in an order drawn from ``seed``.
-
-    The incomplete last batch is dropped. All ranks draw the same order and take different samples of each batch.
-    """
-    order = np.random.default_rng(seed).permutation(samples)
-    size = min(batch_size, samples) // ranks * ranks  # every rank gets equally many
-    starts = range(0, size * steps_per_epoch(samples, size), size)
-    return [order[start : start + size][rank::ranks] for start in starts]
-
-
-def prefetch(data: TrainingSet, batches: list[Positions]) -> Iterator[Batch]:
-    """Yield the batches in order; the next one is gathered in a thread meanwhile."""
-    with ThreadPoolExecutor(max_workers=1) as gather:
-        coming = gather.submit(data.batch, batches[0])
-        for positions in batches[1:]:
-            batch = coming.result()
-            coming = gather.submit(data.batch, positions)
-            yield batch
-        yield coming.result()
+        labels = {name: label[chosen].to(device, non_blocking=True) for name, label in self.labels.items()}
+        return Batch(self.augment.views(images.to(device, non_blocking=True), self.views, generator), labels)

@@ -99,9 +99,15 @@ class PretrainConfig(Optimisation):
     """Length of the projections that the loss compares."""
     precision: Precision = "no"
     """Mixed precision: no (fp32), bf16, or fp16 (GPU only)."""
+    sampler: Literal["shuffled", "class_aware"] = "shuffled"
+    """shuffled: batches are drawn at random; class_aware: such that images find positives of the clinical labels."""
+    balance: tuple[str, ...] = ()
+    """Clinical labels that class_aware batches hold positives of; all that are learnt from by default."""
 
     def __post_init__(self) -> None:
         self.check("--pretrain.")
+        if self.balance and self.sampler != "class_aware":
+            raise UserError(f"--pretrain.balance needs --pretrain.sampler class_aware, got {self.sampler}")
         check_positive("--pretrain.temperature", self.temperature)
         check_positive("--pretrain.simclr_temperature", self.simclr_temperature)
         check_range("--pretrain.projection_hidden", self.projection_hidden, 1)

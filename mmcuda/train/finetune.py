@@ -82,9 +82,8 @@ def finetune(
         _fit_head(model, cohort, labelled, matrix[labelled], options)
     criterion = TargetLoss(options.loss, options.class_weights, options.focal_gamma, matrix[labelled])
 
-    def loss_of_batch(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        images = job.augment(batch.images.float() / 255, generator)
-        return criterion(model(images).float(), batch.labels["targets"])
+    def loss_of_batch(model: nn.Module, batch: Batch) -> Tensor:
+        return criterion(model(batch.views[:, 0]).float(), batch.labels["targets"])
 
     training = Training(
         name=name,
@@ -95,7 +94,7 @@ def finetune(
         job=FinetuneJob(job, options),
         description=describe_model(job, cohort, names),
     )
-    data = TrainingSet(cohort.images, labelled, {"targets": torch.from_numpy(matrix[labelled])})
+    data = TrainingSet(cohort.images, labelled, {"targets": torch.from_numpy(matrix[labelled])}, job.augment)
     stopping = early_stopping(criterion, cohort, validation, matrix, options) if validation is not None else None
     Trainer(accelerator, folder, training, model, data, parameter_groups(model, options), stopping).fit(loss_of_batch)
     return model.eval()

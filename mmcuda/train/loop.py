@@ -6,8 +6,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from mmcuda.errors import UserError
 from mmcuda.models.description import ModelDescription
 from mmcuda.models.storage import load_weights
-from mmcuda.train.batches import Batch, TrainingSet, epoch_positions, prefetch, steps_per_epoch
+from mmcuda.train.batches import Batch, TrainingSet
 from mmcuda.train.checkpoint import CONFIG, Checkpoint, load_checkpoint, recover, save_checkpoint
 from mmcuda.train.config import Optimisation, Precision, PretrainJob
 from mmcuda.train.config_file import check_same, load_config
@@ -29,10 +30,10 @@ from mmcuda.train.early_stopping import EarlyStopping
 from mmcuda.train.finetune_config import FinetuneJob
 from mmcuda.train.folder import RunFolder, write_text
 from mmcuda.train.logs import StepLog, StepRow
+from mmcuda.train.sampler import Positions, steps_per_epoch
 from mmcuda.train.seeding import derive_seed
 
-# (model, batch on the device, generator of the epoch's augmentation) -> loss
-LossOfBatch = Callable[[nn.Module, Batch, torch.Generator], Tensor]
+LossOfBatch = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,15 @@ class Trainer:
         self.accelerator.free_memory()
 
     def _run_epochs(self, finished: int, loss_of_batch: LossOfBatch) -> None:
-        with self._log(finished) as log, self._progress(finished) as progress:
+        plan, device = self._plan(finished), self.accelerator.device
+        with (
+            self._log(finished) as log,
+            self._progress(finished) as progress,
+            closing(self.data.prefetch(plan, device)) as batches,
+        ):
             for epoch in range(finished, self.training.epochs):
                 rows = []
-                for row in self._steps_of(epoch, loss_of_batch):
+                for row in self._steps_of(epoch, batches, loss_of_batch):
                     rows.append(row)
                     if log:
                         log.write(row)
@@ -166,31 +172,37 @@ class Trainer:
         if self.accelerator.is_main_process:
             print(line, flush=True)
 
-    def _steps_of(self, epoch: int, loss_of_batch: LossOfBatch) -> Iterator[StepRow]:
+    def _plan(self, finished: int) -> Iterator[tuple[Positions, torch.Generator]]:
+        """Yield this rank's share of every batch still to come, with the generator of its views.
+
+        All ranks draw the same batches and take different images of each.
+        """
+        seed, rank, ranks = self.training.seed, self.accelerator.process_index, self.accelerator.num_processes
+        for epoch in range(finished, self.training.epochs):
+            generator = torch.Generator().manual_seed(derive_seed(seed, "views", epoch, rank))
+            for positions in self.data.epoch(self.training.options.batch_size, derive_seed(seed, "order", epoch)):
+                equal = len(positions) // ranks * ranks  # every rank gets as many
+                yield positions[:equal][rank::ranks], generator
+
+    def _steps_of(self, epoch: int, batches: Iterator[Batch], loss_of_batch: LossOfBatch) -> Iterator[StepRow]:
         """Take the steps of one epoch; yield what each logs."""
-        accelerator, seed = self.accelerator, self.training.seed
-        rank, ranks = accelerator.process_index, accelerator.num_processes
-        order = derive_seed(seed, "order", epoch)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "views", epoch, rank))
-        torch.manual_seed(derive_seed(seed, "dropout", epoch, rank))
+        ranks = self.accelerator.num_processes
+        torch.manual_seed(derive_seed(self.training.seed, "dropout", epoch, self.accelerator.process_index))
         self.model.train()
         step = epoch * self.steps
         started = time.perf_counter()
-        for gathered in prefetch(
-            self.data, epoch_positions(len(self.data), self.training.options.batch_size, order, rank, ranks)
-        ):
-            batch = gathered.to(accelerator.device)
+        for batch in islice(batches, self.steps):
             waited = time.perf_counter() - started
             learning_rate = float(max(self.schedule.get_last_lr()))
             step += 1
-            loss = self._step(loss_of_batch(self.model, batch, generator))
+            loss = self._step(loss_of_batch(self.model, batch))
             if not math.isfinite(loss):
                 raise RuntimeError(
                     f"the loss of {self.training.name} became {loss} in step {step} (epoch {epoch + 1}): "
                     "lower the learning rate or raise the temperature"
                 )
             seconds = time.perf_counter() - started
-            yield StepRow(step, epoch + 1, loss, learning_rate, len(batch.images) * ranks / seconds, waited / seconds)
+            yield StepRow(step, epoch + 1, loss, learning_rate, len(batch.views) * ranks / seconds, waited / seconds)
             started = time.perf_counter()
 
     def _step(self, loss: Tensor) -> float:

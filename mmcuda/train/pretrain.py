@@ -47,7 +47,7 @@ def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, coho
         job=job,
         description=describe_model(job, cohort),
     )
-    data = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split))
+    data = training_set(job, cohort, split)
     Trainer(accelerator, folder, training, model, data).fit(contrastive_loss(job, cohort))
 
 
@@ -63,9 +63,10 @@ def check_labels(job: PretrainJob, cohort: Cohort) -> None:
     known = list(cohort.clinical)
     if job.method in ("clinical", "shuffled") and not known:
         raise UserError(f"{job.method} pretraining needs clinical labels, got none: name some with --data.clinical")
-    for name in job.labels:
-        if name not in known:
-            raise UserError(f"--labels must be among {', '.join(known)}, got {name}{did_you_mean(name, known)}")
+    for option, names in {"labels": job.labels, "pretrain.balance": job.pretrain.balance}.items():
+        for name in names:
+            if name not in known:
+                raise UserError(f"--{option} must be among {', '.join(known)}, got {name}{did_you_mean(name, known)}")
 
 
 def learnt_labels(job: PretrainJob, cohort: Cohort) -> dict[str, ClinicalLabel]:
@@ -87,8 +88,19 @@ def contrastive_labels(job: PretrainJob, cohort: Cohort, split: Split) -> dict[s
     return {name: torch.from_numpy(label.values[rows]) for name, label in learnt_labels(job, cohort).items()}
 
 
+def training_set(job: PretrainJob, cohort: Cohort, split: Split) -> TrainingSet:
+    """Return the training images, two views each, in batches as the job's sampler makes them."""
+    learnt = learnt_labels(job, cohort)
+    balance = {}
+    if job.pretrain.sampler == "class_aware":
+        chosen = [name for name in job.pretrain.balance if name in learnt] or list(learnt)
+        balance = {name: learnt[name].relation.tolerance for name in chosen}
+    labels = contrastive_labels(job, cohort, split)
+    return TrainingSet(cohort.images, split.train, labels, job.augment, views=2, balance=balance)
+
+
 def contrastive_loss(job: PretrainJob, cohort: Cohort) -> LossOfBatch:
-    """Return the loss of a batch: two augmented views of every image, compared with all others of all ranks."""
+    """Return the loss of a batch: the views of every image, compared with those of all others of all ranks."""
     tau, tau_simclr = job.pretrain.temperature, job.pretrain.simclr_temperature
     unlabelled = SupConLoss(temperature=tau_simclr, base_temperature=tau_simclr)
     clinical = None
@@ -100,10 +112,8 @@ def contrastive_loss(job: PretrainJob, cohort: Cohort) -> LossOfBatch:
             base_temperature=tau,
         )
 
-    def loss_of_batch(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        images = batch.images.float() / 255
-        views = torch.stack([job.augment(images, generator), job.augment(images, generator)], dim=1)
-        features = gather_ranks(model(views).float())
+    def loss_of_batch(model: nn.Module, batch: Batch) -> Tensor:
+        features = gather_ranks(model(batch.views).float())
         if not features.isfinite().all():
             return features.sum()  # not finite either: the loop stops there and says so
         labels = {name: gather_ranks(label) for name, label in batch.labels.items()}

@@ -9,11 +9,10 @@ from mmcuda.errors import UserError
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import ContrastiveModel
 from mmcuda.models.storage import load_encoder
-from mmcuda.train.batches import TrainingSet
 from mmcuda.train.config import EncoderConfig, PretrainJob
 from mmcuda.train.folder import RunFolder
 from mmcuda.train.loop import make_accelerator
-from mmcuda.train.pretrain import contrastive_labels, contrastive_loss, pretrain
+from mmcuda.train.pretrain import contrastive_labels, contrastive_loss, pretrain, training_set
 
 
 def table(labels):
@@ -34,12 +33,9 @@ def test_one_label_is_learnt_alone(readings):
     job = PretrainJob("clinical", labels=("diameter",))
     assert list(contrastive_labels(job, cohort, split)) == ["diameter"]
     model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8).eval()
-    batch = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split)).batch(np.arange(32))
+    batch = training_set(job, cohort, split).batch(np.arange(32), torch.Generator(), torch.device("cpu"))
     alone = cohort.with_labels(clinical={"diameter": cohort.clinical["diameter"]})
-    losses = [
-        contrastive_loss(*case)(model, batch, torch.Generator().manual_seed(0))
-        for case in ((job, cohort), (PretrainJob("clinical"), alone))
-    ]
+    losses = [contrastive_loss(*case)(model, batch) for case in ((job, cohort), (PretrainJob("clinical"), alone))]
     assert losses[0] == losses[1]
 
 
@@ -64,8 +60,8 @@ def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
     cohort, split = readings
     job = PretrainJob(method)
     model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8).eval()
-    batch = TrainingSet(cohort.images, split.train, contrastive_labels(job, cohort, split)).batch(np.arange(32))
-    loss = contrastive_loss(job, cohort)(model, batch, torch.Generator().manual_seed(0))
+    batch = training_set(job, cohort, split).batch(np.arange(32), torch.Generator().manual_seed(0), torch.device("cpu"))
+    loss = contrastive_loss(job, cohort)(model, batch)
 
     generator = torch.Generator().manual_seed(0)
     images = torch.from_numpy(cohort.images[split.train[:32]]) / 255
