@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -75,12 +76,12 @@ def score_tables(
         rows = score_rows({**key, "level": level}, names, grouped, labels, trained, weights[:, first])
         tables.levels.extend(rows)
     for column, values in cohort.subgroups.items():
-        for value in np.unique(values):
+        for value in sorted(np.unique(values).tolist(), key=_by_number):
             inside = values == value
             part = inside[split.test]
             of_part = [Judged(j.probabilities[part], j.thresholds) for j in judged]
             trained = [targets[c.labelled[inside[c.labelled]]] for c in classifiers]
-            subkey = {**key, "subgroup": column, "value": str(value) or MISSING}
+            subkey = {**key, "subgroup": column, "value": value or MISSING}
             rows = score_rows(subkey, names, of_part, tested[part], trained, weights[:, part])
             tables.subgroups.extend(rows[:-1])  # a mean over other targets than the next subgroup's would mislead
     return tables
@@ -97,3 +98,9 @@ def _grouped(
         rule,
     )
     return Judged(group_probabilities(scores.test, of_test, tested), thresholds)
+
+
+def _by_number(value: str) -> tuple[float, str]:
+    """Order subgroups by the number that they begin with, then by their letters; without a number they come last."""
+    number = re.match(r"-?\d+(\.\d+)?", value)
+    return float(number[0]) if number else np.inf, value

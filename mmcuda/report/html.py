@@ -10,6 +10,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmcuda.report.figures import Picture
+from mmcuda.report.metric_tables import (
+    calibration_table,
+    decision_table,
+    exact_matches,
+    level_table,
+    subgroup_tables,
+)
 from mmcuda.report.results import Results
 from mmcuda.report.run import Run
 from mmcuda.report.wording import (
@@ -138,6 +145,11 @@ def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str,
         "saved": [(row, needed_text(row, results)) for row in results.labels_saved()],
         "auroc": score_table(results, ["mean", *scored], "auroc"),
         "auprc": score_table(results, ["mean", *scored], "auprc"),
+        "decisions": decision_table(results, run.metrics, ["mean", *scored]),
+        "exact_matches": exact_matches(results),
+        "calibration": calibration_table(results, ["mean", *scored]),
+        "levels": level_table(results, run.levels, ["mean", *scored]),
+        "subgroups": subgroup_tables(results, run.subgroups, scored),
         "training": training_table(run.logs),
     }
     report = environment.get_template("report.html.j2").render(values)

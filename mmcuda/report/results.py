@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mmcuda.evaluate.rows import METRICS
 from mmcuda.report.run import PRETRAININGS
 
 HEADLINE_FRACTION = 0.05
@@ -57,7 +58,7 @@ class Results:
         self._baseline = baseline
         self._scores: dict[tuple[str, str, str, float], Score] = {}
         for (target, pretraining, fraction), rows in metrics.groupby(["target", "pretraining", "label_fraction"]):
-            for metric in ("auroc", "auprc"):
+            for metric in rows.columns.intersection(["auroc", *METRICS]):
                 self._scores[metric, target, pretraining, float(fraction)] = self._score(rows, metric)
 
     def _score(self, rows: pd.DataFrame, metric: str) -> Score:

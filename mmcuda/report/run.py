@@ -15,10 +15,14 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.errors import UserError
+from mmcuda.evaluate.rows import METRICS
 
 PRETRAININGS = ("random", "imagenet", "simclr", "shuffled", "clinical")
 UNTRAINED = ("random", "imagenet")  # encoders as they are: without a log
-NUMBERS = ("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", "auprc", "n_train", "n_test")
+NUMBERS = (
+    *("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", *METRICS),
+    *("n_train", "n_test", "n_positive"),
+)
 LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait")
 
 
@@ -123,6 +127,8 @@ class Run:
     environment: Environment
     cohort: CohortSummary
     metrics: pd.DataFrame  # rows of metrics.json, null as NaN
+    levels: pd.DataFrame  # rows of levels.json; empty where an image is all there is
+    subgroups: pd.DataFrame  # rows of subgroups.json; empty without subgroups
     predictions: Predictions
     embedding: Embedding | None  # None where no features were kept
     samples: Samples
@@ -175,14 +181,15 @@ def read_cohort(path: Path) -> CohortSummary:
         )
 
 
-def _read_metrics(path: Path) -> pd.DataFrame:
+def _read_rows(path: Path, *keys: str) -> pd.DataFrame:
     with _reading(path):
         rows = pd.DataFrame(json.loads(path.read_text()))
-        missing = [name for name in ("pretraining", "target", *NUMBERS) if name not in rows]
+        missing = [name for name in (*keys, "pretraining", "target", *NUMBERS, "note") if name not in rows]
         if missing:
             raise UserError(f"{path}: expected rows with {', '.join(missing)}, got columns {list(rows.columns)}")
         for name in NUMBERS:
             rows[name] = pd.to_numeric(rows[name])
+        rows["note"] = rows["note"].fillna("")
         unknown = sorted(set(rows["pretraining"]) - set(PRETRAININGS))
         if unknown:
             raise UserError(f"{path}: pretraining must be one of {', '.join(PRETRAININGS)}, got {', '.join(unknown)}")
@@ -237,7 +244,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: if a file is missing or malformed; the message names the file.
     """
-    metrics = _read_metrics(folder / "metrics.json")
+    metrics = _read_rows(folder / "metrics.json")
+    levels, subgroups = folder / "levels.json", folder / "subgroups.json"
     trained = metrics.loc[~metrics["pretraining"].isin(UNTRAINED), ["pretraining", "seed"]].drop_duplicates()
     needs_embedding = "clinical" in set(metrics["pretraining"]) or (folder / "embedding.npz").exists()
     config = folder / "config.yaml"
@@ -249,6 +257,8 @@ def read_run(folder: Path) -> Run:
         environment=read_environment(folder / "environment.json"),
         cohort=read_cohort(folder / "cohort.json"),
         metrics=metrics,
+        levels=_read_rows(levels, "level") if levels.exists() else pd.DataFrame(),
+        subgroups=_read_rows(subgroups, "subgroup", "value") if subgroups.exists() else pd.DataFrame(),
         predictions=_read_predictions(folder / "predictions.npz"),
         embedding=_read_embedding(folder / "embedding.npz") if needs_embedding else None,
         samples=read_samples(folder / "samples.npz"),

@@ -96,6 +96,15 @@ def test_a_subgroup_is_judged_by_its_images_at_the_thresholds_of_all(tables, rea
     )
 
 
+def test_subgroups_come_in_the_order_of_their_numbers(readings):
+    cohort, split = readings
+    age = np.array(["60.5 to 80", "9 to 45", "45 to 60.5", "", "unknown"])[np.arange(len(cohort.patients)) % 5]
+    classifier, weights = classifier_of(cohort, split), bootstrap_weights(cohort.patients[split.test], 1)
+    rows = score_tables(KEY, with_subgroups(cohort, age=age), split, [classifier], weights, "youden").subgroups
+    order = ["9 to 45", "45 to 60.5", "60.5 to 80", "(missing)", "unknown"]
+    assert list(dict.fromkeys(row["value"] for row in rows)) == order
+
+
 def test_a_subgroup_without_test_images_or_with_one_class_has_no_numbers_but_a_reason(readings):
     cohort, split = readings
     calcified = cohort.targets["calcified"] == 1

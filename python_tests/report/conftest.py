@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mmcuda.evaluate.rows import METRICS
+
 TARGETS = ("malignancy", "spiculation", "calcification", "internal structure")
 SINGLE_CLASS = "internal structure"
 CHANNELS = ("outline", "thickness", "coronal")
@@ -68,22 +70,37 @@ def _metrics(rng: np.random.Generator, levels: dict[str, float], seeds: int) -> 
                     scores[target] = None if target == SINGLE_CLASS else float(auroc)
                 known = [value for value in scores.values() if value is not None]
                 scores["mean"] = float(np.mean(known))
-                for target, auroc in scores.items():
-                    rows.append(
-                        {
-                            "pretraining": pretraining,
-                            "label_fraction": fraction,
-                            "target": target,
-                            "seed": seed,
-                            "auroc": auroc,
-                            "auroc_low": None if auroc is None else auroc - 0.031,
-                            "auroc_high": None if auroc is None else auroc + 0.029,
-                            "auprc": None if auroc is None else auroc - 0.2,
-                            "n_train": round(4790 * fraction),
-                            "n_test": 2069,
-                        }
-                    )
+                key = {"pretraining": pretraining, "label_fraction": fraction, "seed": seed}
+                rows += [_row(key, target, auroc, round(4790 * fraction)) for target, auroc in scores.items()]
     return rows
+
+
+def _row(key: dict[str, object], target: str, auroc: float | None, n_train: int) -> dict[str, object]:
+    """One row with every key; numbers that are made up so that each metric differs from the others."""
+    offsets = {metric: 0.01 * index - 0.1 for index, metric in enumerate(METRICS)}
+    numbers = {metric: None if auroc is None else auroc + offset for metric, offset in offsets.items()}
+    numbers["exact_match" if target != "mean" else "threshold"] = None
+    return {
+        **key,
+        "target": target,
+        "auroc": auroc,
+        "auroc_low": None if auroc is None else auroc - 0.031,
+        "auroc_high": None if auroc is None else auroc + 0.029,
+        **numbers,
+        "n_train": n_train,
+        "n_test": 2069,
+        "n_positive": 0 if auroc is None else 415,
+        "note": "no positive in test" if auroc is None else None,
+    }
+
+
+def _grouped(rows: list[dict[str, object]], keys: list[dict[str, str]]) -> list[dict[str, object]]:
+    """The rows once for every one of ``keys``, a little higher each time."""
+    return [
+        {**row, **key} | ({} if row["auroc"] is None else {"auroc": row["auroc"] + 0.02 * index})
+        for index, key in enumerate(keys, start=1)
+        for row in rows
+    ]
 
 
 def _write_arrays(folder: Path, rng: np.random.Generator, levels: dict[str, float], seeds: int) -> None:
@@ -149,7 +166,11 @@ def write_run(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
         rng = np.random.default_rng(0)
         rows = _metrics(rng, levels, seeds)
         (folder / "metrics.json").write_text(json.dumps(rows))
-        pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
+        grouped = _grouped(rows, [{"level": "bag"}, {"level": "patient"}])
+        (folder / "levels.json").write_text(json.dumps(grouped))
+        sizes = [{"subgroup": "diameter", "value": value} for value in ("0 to 6 mm", "6 mm and more")]
+        subgroups = _grouped([row for row in rows if row["target"] != "mean"], sizes)
+        (folder / "subgroups.json").write_text(json.dumps(subgroups))
         (folder / "cohort.json").write_text(json.dumps(_cohort(title)))
         (folder / "config.yaml").write_text("data:\n  source: lidc\n  image_size: 32\nloss:\n  temperature: 0.07\n")
         environment = {

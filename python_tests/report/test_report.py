@@ -77,7 +77,7 @@ def test_figures_take_the_colours_of_the_page(page: str) -> None:
 
 def test_tables_hold_the_numbers_of_the_metrics(page: str, run: Path) -> None:
     rows = pd.read_json(run / "metrics.json")
-    tables = re.findall(r'<table class="scores">.*?</table>', page, flags=re.S)
+    tables = re.findall(r'<table class="scores">.*?</table>', page, flags=re.S)  # the others have an id
     for table, metric in zip(tables, ("auroc", "auprc"), strict=True):
         cells = iter(re.findall(r'<td class="number(?: best)?">(.*?)</td>', table))
         for target in ("mean", "malignancy", "spiculation", "calcification"):
@@ -91,6 +91,69 @@ def test_tables_hold_the_numbers_of_the_metrics(page: str, run: Path) -> None:
                     values = rows.loc[chosen, metric]
                     assert next(cells) == f"{values.mean():.3f} ± {values.std():.3f}".replace("0.", ".")
         assert next(cells, None) is None
+
+
+def table_of(page: str, name: str) -> list[list[str]]:
+    """The cells of a table on the page, row by row; the head of a group stands before its first row only."""
+    table = re.search(rf'<table class="scores" id="{name}">.*?</table>', page, flags=re.S)
+    assert table
+    rows = re.findall(r"<tr>(.*?)</tr>", table[0], flags=re.S)
+    return [re.findall(r"<t[hd][^>]*>(?:<p>)?(.*?)(?:</p>)?</t[hd]>", row, flags=re.S) for row in rows]
+
+
+def seeds_of(table: pd.DataFrame, metric: str, **keys: object) -> str:
+    """A score of clinical at the headline fraction as the page writes it."""
+    values = table.loc[np.logical_and.reduce([table[key] == value for key, value in keys.items()]), metric]
+    return f"{values.mean():.3f} ± {values.std():.3f}".replace("0.", ".")
+
+
+CLINICAL = {"pretraining": "clinical", "label_fraction": 0.05}
+
+
+def test_decisions_and_calibration_are_tables_at_the_headline_fraction(page: str, run: Path) -> None:
+    rows = pd.read_json(run / "metrics.json")
+    head, *body = table_of(page, "decisions")
+    assert head[2:] == ["threshold", "sensitivity", "specificity", "precision", "F1", "accuracy", "balanced accuracy"]
+    assert [cells[0] for cells in body if len(cells) == 9] == ["mean", "malignancy", "spiculation", "calcification"]
+    clinical = [cells for cells in body if cells[0] == "clinical"][1]  # of malignancy
+    metrics = ["threshold", "sensitivity", "specificity", "precision", "f1", "accuracy", "balanced_accuracy"]
+    assert clinical[1:] == [seeds_of(rows, metric, **CLINICAL, target="malignancy") for metric in metrics]
+    errors = table_of(page, "calibration-errors")
+    assert errors[0][2:] == ["ECE", "Brier score"]
+    assert f"clinical {seeds_of(rows, 'exact_match', **CLINICAL, target='mean')}." in page
+
+
+def test_levels_and_subgroups_are_tables_where_the_run_has_them(page: str, run: Path, write_run: WriteRun) -> None:
+    levels, subgroups = (pd.read_json(run / f"{name}.json") for name in ("levels", "subgroups"))
+    head, *body = table_of(page, "levels")
+    assert head[2:] == ["by image", "by bag", "by patient"]
+    mean = next(cells for cells in body if cells[0] == "clinical")
+    assert mean[3] == seeds_of(levels, "auroc", **CLINICAL, target="mean", level="patient")
+    head, *body = table_of(page, "subgroup-1")
+    assert head[:4] == ["target", "diameter", "images", "positive"]
+    assert body[0][:4] == ["malignancy", "0 to 6 mm", "2,069", "415"]
+    assert body[1][0] == "6 mm and more"
+    assert body[1][3] == seeds_of(subgroups, "auroc", **CLINICAL, target="malignancy", value="6 mm and more")
+
+    folder = write_run({"random": 0.585}, seeds=1)
+    for name in ("levels", "subgroups"):
+        (folder / f"{name}.json").unlink()
+    bare = write_report(folder).read_text(encoding="utf-8")
+    assert 'id="levels"' not in bare
+    assert "Subgroups" not in bare
+
+
+def test_why_a_number_is_missing_is_told_below_its_table(write_run: WriteRun) -> None:
+    folder = write_run({"random": 0.585, "clinical": 0.61}, seeds=1)
+    rows = json.loads((folder / "metrics.json").read_text())
+    for row in rows:
+        if row["label_fraction"] == 0.05 and row["target"] == "spiculation":
+            row.update(dict.fromkeys(("threshold", "sensitivity", "f1")), note="no threshold")
+    (folder / "metrics.json").write_text(json.dumps(rows))
+    decisions = table_of(write_report(folder).read_text(encoding="utf-8"), "decisions")
+    assert decisions[-1] == ["spiculation (random, clinical): no threshold."]
+    spiculation = next(cells for cells in decisions if cells[0] == "spiculation")
+    assert spiculation[2:4] == [DASH, DASH]
 
 
 def test_findings_name_the_interval_and_the_gain(page: str) -> None:
@@ -167,7 +230,7 @@ def test_a_target_that_could_not_be_trained_is_a_dash(write_run: WriteRun) -> No
     predictions["random/0.05/seed0"][:, 1] = np.nan
     np.savez(folder / "predictions.npz", **predictions)
     page = write_report(folder).read_text(encoding="utf-8")
-    assert page.count(f">{DASH}</td>") == 4  # AUROC and AUPRC at two fractions
+    assert page.partition("<h3>Decisions")[0].count(f">{DASH}</td>") == 4  # AUROC and AUPRC at two fractions
     assert f"At {percent(0.02)} the mean lacks spiculation" in page
 
 
@@ -196,6 +259,8 @@ def test_a_missing_file_is_named(write_run: WriteRun, name: str) -> None:
     [
         ("metrics.json", "[{]", "cannot be read"),
         ("metrics.json", '[{"target": "mean"}]', "expected rows with pretraining, label_fraction"),
+        ("levels.json", '[{"target": "mean"}]', "expected rows with level, pretraining, label_fraction"),
+        ("subgroups.json", "{", "cannot be read"),
         ("cohort.json", '{"name": "lidc"}', "expected an entry 'title'"),
         ("predictions.npz", "not an archive", "cannot be read"),
         ("logs/simclr-seed0.csv", "step,loss\n0,1\n", "expected columns epoch, learning_rate"),

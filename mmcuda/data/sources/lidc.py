@@ -31,6 +31,7 @@ CLINICAL_RATINGS = {
     "texture": "1 = ground glass to 5 = solid",
 }
 LOG_DIAMETER_TOLERANCE = 0.1
+SIZE_LIMITS, SIZES = (6.0, 8.0), ("0 to 6 mm", "6 to 8 mm", "8 mm and more")  # limits of the Fleischner guidelines
 
 STATEMENT = (
     "The images are drawn from real expert outlines; they hold no CT intensities. Malignancy is a radiologist's "
@@ -112,6 +113,7 @@ def read_lidc(config: DataConfig) -> tuple[CohortTable, list[Problem]]:
         bags=np.array(readings["nodule"]),
         clinical=_clinical(readings),
         targets=_targets(readings),
+        subgroups={"diameter": np.array(SIZES)[np.digitize(readings["diameter"], SIZE_LIMITS)]},
     )
     return table, []
 
