@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 # The CUDA kernels are built for the CPU, too: the tests run them there.
 export MMCUDA_SIMT ?= ON
 
-.PHONY: setup demo test bench sanitize ptx-check gpu-static lint format clean
+.PHONY: setup demo test bench sanitize ptx-check ptx-profile gpu-static lint format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -59,18 +59,35 @@ sanitize: setup
 	$(call SANITIZED,address$(comma)undefined,ASAN_OPTIONS=detect_leaks=0,libasan.so)
 	$(call SANITIZED,thread,TSAN_OPTIONS=ignore_noninstrumented_modules=1:atexit_sleep_ms=0,libtsan.so)
 
+PTX := build/ptx/libkernels.so
+$(PTX): $(NATIVE)
+	mkdir -p $(@D)
+	nvcc -O3 -std=c++20 -lineinfo -cudart shared -shared -Xcompiler -fPIC --no-compress \
+	  -gencode arch=compute_80,code=compute_80 csrc/cuda/launch*.cu csrc/simt/entry.cpp -o $@
+
 # The PTX that nvcc made of the kernels, run on the CPU by ptxemu and compared with NumPy: every kernel, also for races.
 ptx-check: setup
 ifndef PTXEMU
 	@echo "ptx-check is skipped: PTXEMU is not set to the folder of ptxemu"
 else
-	mkdir -p build/ptx
-	nvcc -O3 -std=c++20 -lineinfo -cudart shared -shared -Xcompiler -fPIC --no-compress \
-	  -gencode arch=compute_80,code=compute_80 csrc/cuda/launch*.cu csrc/simt/entry.cpp -o build/ptx/libkernels.so
+	$(MAKE) $(PTX)
 	for seed in 1 2 3; do \
-	  $(PTXEMU)/run --seed $$seed build/ptx/libkernels.so -- $(BIN)/python csrc/simt/check.py build/ptx/libkernels.so --seed $$seed || exit 1; \
+	  $(PTXEMU)/run --seed $$seed $(PTX) -- $(BIN)/python csrc/simt/check.py $(PTX) --seed $$seed || exit 1; \
 	done
-	$(PTXEMU)/run --tsan build/ptx/libkernels.so -- $(BIN)/python csrc/simt/check.py build/ptx/libkernels.so
+	$(PTXEMU)/run --tsan $(PTX) -- $(BIN)/python csrc/simt/check.py $(PTX)
+endif
+
+# How often the PTX uses each unit, on tiles that are full: the table of csrc/cuda/README.md.
+ptx-profile: setup
+ifndef PTXEMU
+	@echo "ptx-profile is skipped: PTXEMU is not set to the folder of ptxemu"
+else
+	$(MAKE) $(PTX)
+	for dtype in bfloat16 tf32 float32; do for d in 64 128 256; do \
+	  $(PTXEMU)/run --profile --stats=build/ptx/profile-$$dtype-1024x$$d.json $(PTX) -- \
+	    $(BIN)/python csrc/simt/check.py $(PTX) --dtype $$dtype --shape 1024x$$d || exit 1; \
+	done; done
+	$(BIN)/python csrc/cuda/ptx_profile.py build/ptx/profile-*.json
 endif
 
 # What the compiler made of the kernels for each architecture: registers, spills, instruction counts.

@@ -8,26 +8,12 @@ from dataclasses import dataclass
 import torch
 from pytorch_metric_learning.losses import SupConLoss as MetricLearningSupConLoss
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from mmcuda import ClinicalSupConLoss, Equal, SupConLoss
+from mmcuda.selfcheck.speed import TEMPERATURE, D, batch
+from mmcuda.selfcheck.speed import dense as lean_form
 
-TEMPERATURE = 0.07
-D = 128
-VIEWS = 2
 SETS = 4
-
-
-def batch(
-    n: int, d: int = D, dtype: torch.dtype = torch.float32, sets: int = 1, seed: int = 0, device: str = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """Features [N / 2, 2, D], L2-normalised, and labels [B], or [K, B] of several sets: 16 images a class."""
-    torch.manual_seed(seed)
-    samples = n // VIEWS
-    features = normalize(torch.randn(samples, VIEWS, d), dim=-1).to(device, dtype).requires_grad_()
-    classes = torch.arange(samples) % max(samples // 16, 1)
-    labels = torch.stack([classes] + [classes[torch.randperm(samples)] for _ in range(sets - 1)])
-    return features, labels.squeeze(0).to(device)
 
 
 def published_form(features: Tensor, labels: Tensor) -> Tensor:
@@ -42,18 +28,6 @@ def published_form(features: Tensor, labels: Tensor) -> Tensor:
     denominator = (logits.exp() * not_self).sum(dim=1, keepdim=True)
     log_prob = logits - denominator.log()
     return -((positives * log_prob).sum(dim=1) / positives.sum(dim=1).clamp(min=1)).mean()
-
-
-def lean_form(features: Tensor, labels: Tensor) -> Tensor:
-    """The same loss in dense PyTorch without needless N x N temporaries."""
-    views = features.shape[1]
-    rows = features.transpose(0, 1).flatten(0, 1)
-    labels = labels.repeat(views)
-    logits = rows @ rows.T / TEMPERATURE
-    logits.fill_diagonal_(-torch.inf)
-    positives = (labels[:, None] == labels).fill_diagonal_(False)
-    mean_logit = logits.masked_fill(~positives, 0).sum(1) / positives.sum(1).clamp(min=1)
-    return (logits.logsumexp(1) - mean_logit).where(positives.any(1), 0).mean()
 
 
 def lean_form_autocast(features: Tensor, labels: Tensor) -> Tensor:

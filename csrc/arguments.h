@@ -18,6 +18,11 @@ inline ScalarType compute_dtype(ScalarType features) {
   return features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
+// Kernels read where a pointer says: memory of another device would be none.
+inline void check_device(const char* name, const Tensor& tensor, const Tensor& rows, const char* owner = "rows") {
+  STD_TORCH_CHECK(tensor.device() == rows.device(), name, " must be on the device of ", owner);
+}
+
 // The rows and columns of an operator: N and M items of D features.
 struct Features {
   Tensor rows;                    // [.., D] contiguous
@@ -35,6 +40,7 @@ struct Features {
       STD_TORCH_CHECK(columns->dim() >= 2 && columns->numel() > 0 && columns->size(columns->dim() - 1) == d,
                       "columns must be [.., ", d, "] and not empty");
       STD_TORCH_CHECK(columns->scalar_type() == rows.scalar_type(), "columns must have the dtype of rows");
+      check_device("columns", *columns, rows);
       m = columns->numel() / d;
     } else {
       STD_TORCH_CHECK(!self_offset || *self_offset == 0, "self_offset needs columns");
@@ -68,6 +74,7 @@ struct Labels {
     STD_TORCH_CHECK(
         ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
         "ranks must be [K, 3, ", items, "] int32");
+    check_device("ranks", ranks, features.rows);
     STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per label set");
     STD_TORCH_CHECK(ranks.size(0) > 0 || mask_, "at least one label set or a mask is needed");
     for (const Tensor& code : codes_) {
@@ -85,6 +92,7 @@ struct Labels {
                       "mask must be [B, B'], N and M multiples of it");
       STD_TORCH_CHECK(mask->scalar_type() == compute_dtype(features.rows.scalar_type()),
                       "mask must be in the dtype of the computation");
+      check_device("mask", *mask, features.rows);
     }
   }
 
@@ -101,6 +109,7 @@ inline void check_labels(const std::vector<Tensor>& labels, const std::vector<do
   STD_TORCH_CHECK(views > 0, "views must be positive, got ", views);
   for (size_t k = 0; k < labels.size(); ++k) {
     STD_TORCH_CHECK(labels[k].dim() == 1 && labels[k].numel() == samples, "labels must each be [", samples, "]");
+    check_device("labels", labels[k], labels[0], "the first label set");
     const bool integer = labels[k].scalar_type() == ScalarType::Long;
     STD_TORCH_CHECK(integer || labels[k].scalar_type() == ScalarType::Double, "labels must be int64 or float64");
     STD_TORCH_CHECK(!integer || tolerances[k] == 0, "integer labels are compared for equality, got tolerance ",
@@ -142,6 +151,7 @@ struct ContrastiveArguments {
     STD_TORCH_CHECK(temperature.numel() == 1 && (temperature.scalar_type() == ScalarType::Float ||
                                                  temperature.scalar_type() == ScalarType::Double),
                     "temperature must be one number, float32 or float64");
+    check_device("temperature", temperature, features.rows);
   }
 
   int64_t anchors() const { return both_ways ? features.items() : features.n; }
@@ -165,6 +175,9 @@ struct Saved {
                     "statistics must be those of the forward");
     STD_TORCH_CHECK(totals.numel() == args.sets() * args.anchors() && totals.scalar_type() == ScalarType::Double,
                     "totals must be [", args.sets(), ", ", args.anchors(), "] float64");
+    check_device("grad_loss", grad_loss, args.features.rows);
+    check_device("statistics", statistics, args.features.rows);
+    check_device("totals", totals, args.features.rows);
   }
 };
 
@@ -189,6 +202,7 @@ struct PairMarginArguments {
   Tensor upstream(const Tensor& grad_losses) const {
     STD_TORCH_CHECK(grad_losses.numel() == features.n && grad_losses.scalar_type() == dtype(), "grad_losses must be [",
                     features.n, "] in the dtype of the losses");
+    check_device("grad_losses", grad_losses, features.rows);
     return as_contiguous(grad_losses);
   }
 };

@@ -49,6 +49,7 @@ namespace mmcuda {
 
 inline constexpr int64_t kBlock = 96;  // rows of a block; a multiple of every micro-tile side
 inline constexpr int64_t kBlockPairs = kBlock * kBlock;
+inline constexpr int kMostSets = 16;              // label sets of one loss on CUDA, whose kernels get them as arguments
 inline constexpr int64_t kMostKept = 30'000'000;  // bytes of dot products kept between forward and backward
 
 // Exponents are taken as 2^((x_i.y_j - shift) scale), the difference first: that rounds the same in forward and

@@ -18,24 +18,36 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def simt(monkeypatch):
+    """The CUDA kernels, run on the CPU, in use as the operators."""
+    pytest.importorskip("mmcuda._simt", reason="mmcuda._simt was not built: MMCUDA_SIMT=ON builds it")
+    monkeypatch.setattr(ops, "operators", torch.ops.mmcuda_simt)
+    # float16 reaches the kernels as it is
+    monkeypatch.setattr(functional, "for_kernels", lambda pairs: (pairs.rows, pairs.columns))
+    return torch.ops.mmcuda_simt
+
+
+@pytest.fixture
+def use_instruction_set():
+    """A function that puts an instruction set of the CPU in use."""
+    before = _extension.native.instruction_set()
+    yield _extension.native.set_instruction_set
+    _extension.native.set_instruction_set(before)
+
+
 INSTRUCTION_SETS = _extension.native.build_info()["cpu"] if _extension.native else []
 SIMT = importlib.util.find_spec("mmcuda._simt") is not None
 
 
 @pytest.fixture(params=[*INSTRUCTION_SETS, *["simt"] * SIMT])
-def implementation(request, monkeypatch):
+def implementation(request):
     """Each implementation of the operators in use: the instruction sets, and the CUDA kernels run on the CPU."""
     if request.param == "simt":
-        importlib.import_module("mmcuda._simt")
-        monkeypatch.setattr(ops, "operators", torch.ops.mmcuda_simt)
-        # float16 reaches the kernels as it is
-        monkeypatch.setattr(functional, "for_kernels", lambda pairs: (pairs.rows, pairs.columns))
-        yield "simt"
+        request.getfixturevalue("simt")
     else:
-        before = _extension.native.instruction_set()
-        _extension.native.set_instruction_set(request.param)
-        yield request.param
-        _extension.native.set_instruction_set(before)
+        request.getfixturevalue("use_instruction_set")(request.param)
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -388,6 +388,48 @@ def test_pair_margin_refuses():
             OPERATORS.pair_margin_bwd(grad, True, True, *arguments)
 
 
+def to_meta(argument):
+    return [to_meta(each) for each in argument] if isinstance(argument, list) else argument.to("meta")
+
+
+def on_the_cpu(operator, *arguments):
+    """Call the kernel for CPU tensors, although others are among the arguments."""
+    return operator.default._op_dk(torch._C.DispatchKey.CPU, *arguments)
+
+
+@pytest.mark.parametrize("name", ["columns", "temperature", "ranks", "codes"])
+@pytest.mark.usefixtures("implementation")
+def test_forward_refuses_a_tensor_on_another_device(name):
+    arguments = changed(FORWARD, forward_arguments("cross", VARIANTS[0]), {name: to_meta})
+    with pytest.raises(RuntimeError, match=f"{name} must be on the device of rows"):
+        on_the_cpu(ops.operators.contrastive_fwd, *arguments, True)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_operators_refuse_a_tensor_on_another_device():
+    operators = ops.operators
+    arguments = changed(FORWARD, forward_arguments("cross", VARIANTS[0], with_mask=True), {"mask": to_meta})
+    with pytest.raises(RuntimeError, match="mask must be on the device of rows"):
+        on_the_cpu(operators.contrastive_fwd, *arguments, True)
+
+    arguments = forward_arguments("cross", VARIANTS[0])
+    names = ["grad_loss", "statistics", "totals", "dots"]
+    for name in names[:3]:
+        saved = changed(names, operators.contrastive_fwd(*arguments, True), {name: to_meta})
+        with pytest.raises(RuntimeError, match=f"{name} must be on the device of rows"):
+            on_the_cpu(operators.contrastive_bwd, *saved, True, True, *arguments)
+
+    rows, columns, (ranks, codes, _, weights), offset = inputs("cross")
+    arguments = (rows, columns, ranks, codes, weights, offset, 1.0, False)
+    losses, _ = operators.pair_margin_fwd(*arguments)
+    with pytest.raises(RuntimeError, match="grad_losses must be on the device of rows"):
+        on_the_cpu(operators.pair_margin_bwd, to_meta(losses), True, True, *arguments)
+
+    labels = [torch.arange(3), torch.arange(3).to("meta")]
+    with pytest.raises(RuntimeError, match="labels must be on the device of the first label set"):
+        on_the_cpu(operators.label_ranks, labels, [0.0, 0.0], 1)
+
+
 @pytest.mark.parametrize(
     ("labels", "tolerances", "views", "message"),
     [

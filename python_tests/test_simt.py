@@ -1,27 +1,22 @@
 """The CUDA path on the CPU, beyond what every implementation is tested for: labels, limits, the library itself."""
 
-import importlib.util
 import math
+import re
+import shutil
+import subprocess
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from simt_build import CSRC
 
 from mmcuda import _extension
 from mmcuda.functional import supcon_loss
 from mmcuda.labels import Equal, LabelSet
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mmcuda._simt") is None, reason="mmcuda._simt was not built: MMCUDA_SIMT=ON builds it"
-)
-
-
-@pytest.fixture(scope="module")
-def simt():
-    import mmcuda._simt  # noqa: F401  (registers the operators)
-
-    return torch.ops.mmcuda_simt
+pytest.importorskip("mmcuda._simt", reason="mmcuda._simt was not built: MMCUDA_SIMT=ON builds it")
+NVCC = shutil.which("nvcc")
 
 
 def related(ranks, views):
@@ -35,17 +30,19 @@ values = st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, 1.5, 2.
 
 
 @given(st.lists(values, min_size=1, max_size=40), st.sampled_from([0.0, 0.5, 1.0]), st.integers(1, 3))
-def test_label_ranks_relate_the_same_samples(simt, floats, tolerance, views):
+def test_label_ranks_relate_the_same_samples(floats, tolerance, views):
     labels = [
         torch.tensor(floats, dtype=torch.float64),
         torch.tensor([-1 if math.isnan(f) else len(str(f)) for f in floats]),
     ]
-    on_device, on_cpu = (library.label_ranks(labels, [tolerance, 0.0], views) for library in (simt, torch.ops.mmcuda))
+    on_device, on_cpu = (
+        library.label_ranks(labels, [tolerance, 0.0], views) for library in (torch.ops.mmcuda_simt, torch.ops.mmcuda)
+    )
     assert torch.equal(related(on_device, views), related(on_cpu, views))
 
 
-def test_more_label_sets_than_fit_are_refused(simt, monkeypatch):
-    monkeypatch.setattr("mmcuda.ops.operators", simt)
+@pytest.mark.usefixtures("simt")
+def test_more_label_sets_than_fit_are_refused():
     features = torch.nn.functional.normalize(torch.randn(6, 1, 4), dim=-1)
     sets = [LabelSet(torch.arange(6) % 2, Equal(), weight=0.1)] * 17
     torch.testing.assert_close(
@@ -55,8 +52,8 @@ def test_more_label_sets_than_fit_are_refused(simt, monkeypatch):
         supcon_loss(features, sets, impl="fused")
 
 
-def test_tf32_is_used_only_when_asked_for(simt, monkeypatch):
-    monkeypatch.setattr("mmcuda.ops.operators", simt)
+@pytest.mark.usefixtures("simt")
+def test_tf32_is_used_only_when_asked_for():
     features = torch.nn.functional.normalize(torch.randn(80, 1, 64), dim=-1)
     labels = [LabelSet(torch.arange(80) % 9, Equal())]
     exact = supcon_loss(features.double(), labels, impl="reference").item()
@@ -77,3 +74,32 @@ def test_library_with_cuda_kernels_loads_without_a_driver():
     assert _extension.native.build_info()["cuda"]
     features = torch.nn.functional.normalize(torch.randn(6, 1, 4), dim=-1)
     assert supcon_loss(features, [LabelSet(torch.arange(6) % 2, Equal())], impl="fused").isfinite()
+
+
+# none of them allocates, copies or waits
+ALLOWED = {"cudaFuncSetAttribute", "cudaGetLastError", "cudaGetErrorString", "cudaDeviceGetAttribute"}
+
+
+def test_host_functions_call_nothing_that_a_graph_capture_forbids():
+    """They launch and ask for limits: no allocation, copy or wait but by torch's allocator."""
+    calls = {
+        call
+        for file in (CSRC / "cuda").iterdir()
+        if file.suffix in (".h", ".cu", ".cuh", ".cpp")
+        for call in re.findall(r"\b(cu(?:da)?[A-Z]\w*)\(", file.read_text())
+    }
+    assert calls == ALLOWED
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NVCC is None, reason="no nvcc: the launches cannot be compiled")
+@pytest.mark.parametrize("source", ["launch", "launch_float32", "labels", "device"])
+def test_compiled_launches_call_nothing_that_a_graph_capture_forbids(tmp_path, source):
+    """As above, of what the compiler made."""
+    target = tmp_path / "object.o"
+    options = ["-std=c++20", "-cudart", "shared", "-gencode", "arch=compute_80,code=compute_80"]
+    subprocess.run([NVCC, *options, "-c", CSRC / f"cuda/{source}.cu", "-o", target], check=True)
+    symbols = subprocess.run(["nm", "--undefined-only", target], capture_output=True, text=True, check=True).stdout
+    found = set(re.findall(r"\bU (cuda\w+)", symbols))  # those that begin with __cuda register kernels and launch them
+    assert found
+    assert found <= ALLOWED | {"cudaLaunchKernel"}

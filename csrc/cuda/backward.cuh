@@ -33,9 +33,9 @@ struct BackwardJob {
   int panels;    // of D
   int tiles;     // of `other`
   int sums;
-  Term sum[2 * kMaxSets];
+  Term sum[2 * kMostSets];
   int sets;
-  RelationArrays<T> set[kMaxSets];
+  RelationArrays<T> set[kMostSets];
   const T* shift;        // [sums, L]
   const T* coefficient;  // [sums, L]
   const T* positive;     // [K, L] of the linear or softplus term; null without one
@@ -78,12 +78,67 @@ struct BackwardTile {
                             : kFeatures <= 64                                ? 8
                             : kM == 2 && sizeof(typename Math::Element) == 4 ? 2
                                                                              : 4;
+  static constexpr bool kOwnInRegisters = kWide && sizeof(typename Math::Element) == 2 && kFeatures > 128;
   static constexpr int kTile = kWarps * 16 * kM, kColumns = 8 * kN;
   static constexpr int kAccumulators = kFeatures / 8;
   static constexpr int kOwnPanel = kTile * kPanelBytes, kOtherPanel = kColumns * kPanelBytes;
   // Labels of a tile's columns: coefficients and weights of the positives, then ranks.
   static constexpr int kStage = kPanels * kOtherPanel + kColumns * (2 * static_cast<int>(sizeof(T)) + 4);
   static constexpr int kShared = kPanels * kOwnPanel + 2 * kStage;
+};
+
+// ---- own rows in the first product, acc += X Y^T, where all panels are held
+
+// They stay in shared memory.
+template <class Math, class Tile>
+struct OwnPanels {
+  __device__ __forceinline__ void load(const unsigned char*, int, int) const {}
+  template <class T, int kM, int kN>
+  __device__ __forceinline__ void multiply(T (&acc)[kM][kN][4], const unsigned char* own, int row,
+                                           const unsigned char* y, int panels) const {
+#pragma unroll 1
+    for (int panel = 0; panel < panels; ++panel) {
+      multiply_panel<Math>(acc, own + panel * Tile::kOwnPanel, row, y + panel * Tile::kOtherPanel, 0);
+    }
+  }
+};
+
+// As fragments, read from shared memory once, not for every tile; all but the last panel of a full slice, for which
+// there are no registers.
+template <class Math, class Tile>
+struct OwnFragments {
+  static constexpr int kHeld = Tile::kPanels - 1;
+  typename Math::A a[kHeld][Math::kSteps];
+
+  __device__ __forceinline__ void load(const unsigned char* own, int row, int panels) {
+#pragma unroll
+    for (int panel = 0; panel < kHeld; ++panel) {
+      if (panel >= panels) break;
+#pragma unroll
+      for (int step = 0; step < Math::kSteps; ++step) {
+        Math::load_a(a[panel][step], own + panel * Tile::kOwnPanel, row, step);
+      }
+    }
+  }
+  template <class T, int kN>
+  __device__ __forceinline__ void multiply(T (&acc)[1][kN][4], const unsigned char* own, int row,
+                                           const unsigned char* y, int panels) const {
+#pragma unroll
+    for (int panel = 0; panel < kHeld; ++panel) {
+      if (panel >= panels) break;
+#pragma unroll
+      for (int step = 0; step < Math::kSteps; ++step) {
+        typename Math::B b[kN / 2][2];
+#pragma unroll
+        for (int n = 0; n < kN / 2; ++n) Math::load_b(b[n], y + panel * Tile::kOtherPanel, 16 * n, step);
+#pragma unroll
+        for (int n = 0; n < kN; ++n) Math::template mma<0>(acc[0][n], a[panel][step], b[n / 2][n % 2]);
+      }
+    }
+    if (panels > kHeld) {
+      multiply_panel<Math>(acc, own + kHeld * Tile::kOwnPanel, row, y + kHeld * Tile::kOtherPanel, 0);
+    }
+  }
 };
 
 // ---- epilogues: logits to H, in place
@@ -286,6 +341,7 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
   };
 
   if (held) {
+    std::conditional_t<Tile::kOwnInRegisters, OwnFragments<Math, Tile>, OwnPanels<Math, Tile>> own;
 #pragma unroll 1
     for (int panel = 0; panel < job.panels; ++panel) {
       copy_panel<Tile::kTile, kThreads>(shared + panel * Tile::kOwnPanel, job.own, row, panel);
@@ -299,11 +355,8 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
       cp_async_commit();
       T acc[kM][kN][4];
       clear(acc);
-#pragma unroll 1
-      for (int panel = 0; panel < job.panels; ++panel) {
-        multiply_panel<Math>(acc, shared + panel * Tile::kOwnPanel, warp_row, stage_of(s) + panel * Tile::kOtherPanel,
-                             0);
-      }
+      if (tile == begin) own.load(shared, warp_row, job.panels);
+      own.multiply(acc, shared, warp_row, stage_of(s), job.panels);
       add_tile(acc, tile, stage_of(s));
     }
   } else if constexpr (kPanels == Math::kMostPanels || !Forces<Math, 1>::kLabels) {

@@ -13,7 +13,6 @@
 
 namespace mmcuda {
 
-inline constexpr int kMaxSets = 16;  // label sets of one loss; a kernel gets them as arguments
 inline constexpr int kMaxTerms = 8;  // sums over pairs that one pass of the forward takes; more take several passes
 inline constexpr unsigned kWholeWarp = 0xffffffff;
 
@@ -86,7 +85,7 @@ inline constexpr int kPush = 1 << 15;  // of the pair margin loss: (margin - d) 
 template <class T>
 struct MarginArguments {
   T margin;
-  T weights[kMaxSets];
+  T weights[kMostSets];
   const T* squares;   // per item
   const T* upstream;  // per item, backward: incoming gradient, 0 of columns
 };

@@ -51,7 +51,7 @@ Inputs inputs_of(const Features& features, const Labels& labels, const std::vect
     in.mask_rows = labels.mask->size(0);
     in.mask_columns = labels.mask->size(1);
   }
-  in.multiprocessors = device.multiprocessors();
+  in.limits = device.limits();
   in.stream = device.stream();
   return in;
 }

@@ -2,11 +2,16 @@
 
 #include <cuda_runtime.h>
 
+#include "limits.h"
+
 namespace mmcuda {
 
-int device_multiprocessors(int device) {
-  int count = 0;
-  return cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess ? count : 1;
+DeviceLimits device_limits(int device) {
+  const auto ask = [&](cudaDeviceAttr what, int otherwise) {
+    int value = 0;
+    return cudaDeviceGetAttribute(&value, what, device) == cudaSuccess ? value : otherwise;
+  };
+  return {ask(cudaDevAttrMultiProcessorCount, 1), ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor, 100 * 1024)};
 }
 
 }  // namespace mmcuda

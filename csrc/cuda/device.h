@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../tensors.h"
+#include "limits.h"
 
 #ifdef MMCUDA_SIMT
 #define MMCUDA_DEVICE_LIBRARY(m) STABLE_TORCH_LIBRARY_IMPL(mmcuda_simt, CPU, m)
@@ -21,12 +22,10 @@ class Device {
 
   Tensor empty(IntHeaderOnlyArrayRef sizes, ScalarType dtype) const { return empty_cpu(sizes, dtype); }
   void* stream() const { return nullptr; }
-  int multiprocessors() const { return 3; }
+  DeviceLimits limits() const { return {3, 164 * 1024}; }
 };
 
 #else
-
-int device_multiprocessors(int device);  // device.cu
 
 class Device {
  public:
@@ -36,7 +35,7 @@ class Device {
     return mmcuda::empty(sizes, dtype, aoti_torch_device_type_cuda(), index_);
   }
   void* stream() const { return torch::stable::accelerator::getCurrentStream(index_).nativeHandle(); }
-  int multiprocessors() const { return device_multiprocessors(index_); }
+  DeviceLimits limits() const { return device_limits(index_); }
 
  private:
   int32_t index_;

@@ -42,7 +42,7 @@ struct ForwardJob {
   int terms;
   Term term[kMaxTerms];
   int sets;
-  RelationArrays<T> set[kMaxSets];
+  RelationArrays<T> set[kMostSets];
   const T* shift;  // [sums] of [A], `shift_stride` apart
   int64_t shift_stride;
   const T* log_sum;  // [K, A] log2 E_ki

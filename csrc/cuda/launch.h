@@ -9,10 +9,9 @@
 #include <cstdint>
 
 #include "../contrastive.h"
+#include "limits.h"
 
 namespace mmcuda {
-
-inline constexpr int kMostSets = 16;  // label sets of one loss
 
 // T, the dtype of losses, statistics and masks, is double for kFloat64 and else float.
 enum class Dtype {
@@ -43,9 +42,9 @@ struct Inputs {
   const void* mask;  // [mask_rows, mask_columns] of T, or null
   int64_t mask_rows, mask_columns;
 
-  int multiprocessors;  // of the device
-  void* workspace;      // at least as large as the function below says, 256-byte aligned
-  void* stream;         // cudaStream_t
+  DeviceLimits limits;
+  void* workspace;  // at least as large as the function below says, 256-byte aligned
+  void* stream;     // cudaStream_t
 
   int64_t items() const { return columns ? n + m : n; }
 };

@@ -1,27 +1,31 @@
 """How long the kernels of one interval set, self-contrast, would take if nothing but throughput mattered: a model.
 
-Written into README.md by `python static_check.py LIBRARY --model`. A tile costs the clocks of its busiest unit, all
-units overlapping perfectly; blocks go to multiprocessors in order, each as soon as a place is free. Latency, caches
-and clock changes are left out. Registers are those of the library; everything else follows from the sizes of tiles.
+Written into README.md by `python static_check.py LIBRARY --model`. A tile is a product of matrices and an epilogue; in
+a backward also a second product. A block by itself does one after the other, each in the clocks of its busiest unit;
+the blocks of a multiprocessor overlap until one unit is busy all the time. Blocks go to multiprocessors in order, each
+as soon as a place is free. Latency, caches and clock changes are left out. Registers are those of the library;
+everything else follows from the sizes of tiles.
 """
 
 import heapq
 import itertools
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from static_check import (
+from binary import Binary
+from instantiations import (
     ARCHITECTURES,
     BFLOAT16,
     FLOAT32,
+    KB,
     PANEL_BYTES,
     TF32,
     Backward,
-    Binary,
     Forward,
     Kernel,
+    Math,
     blocks_per_sm,
     product_counts,
     rows_counts,
@@ -68,6 +72,9 @@ class Work:
     wavefronts: float
     instructions: float  # of warps; no fewer
 
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Work)))
+
     def clocks(self, device: Device, tf32: bool) -> dict[str, float]:
         """Of each unit of one multiprocessor."""
         return {
@@ -79,13 +86,17 @@ class Work:
         }
 
 
-def kernel_for(direction: type[Kernel], dtype, d: int) -> Kernel:
+def kernel_for(direction: type[Kernel], dtype: Math, d: int, device: "Device") -> Kernel:
     """The instantiation that launches for D: with_backward of tiles_launch.cuh."""
     if direction is Forward:
         return Forward(dtype, "Interval")
     panels = d // dtype.panel
-    own = [p for p in ((1, 2) if dtype.element == 2 else (2,)) if panels <= p]
-    return Backward(dtype, "Interval", own[0] if own else dtype.most_panels)
+    sizes = {2: (1, 2), 4: (2, dtype.most_panels, 2 * dtype.most_panels)}[dtype.element]
+    for size in sizes:
+        kernel = Backward(dtype, "Interval", size)
+        if panels <= size and kernel.most_shared + KB <= ARCHITECTURES[device.arch].shared:
+            return kernel
+    return Backward(dtype, "Interval", dtype.most_panels)
 
 
 def product(kernel: Kernel, panels: int) -> tuple[float, float, float]:
@@ -93,6 +104,8 @@ def product(kernel: Kernel, panels: int) -> tuple[float, float, float]:
     once = product_counts(kernel.math, kernel.m, kernel.n, merged=False)
     times = panels * kernel.math.steps // kernel.math.steps_at_once
     loads = times * once["LDSM"]
+    if isinstance(kernel, Backward) and kernel.own_in_registers:
+        loads -= min(panels, kernel.panels - 1) * kernel.math.steps * kernel.m
     return times * once["HMMA"], loads, loads * splitting(kernel)
 
 
@@ -103,13 +116,13 @@ def splitting(kernel: Kernel) -> int:
     return 4 * (3 if kernel.math.products == 3 else 1)
 
 
-def flops_of_mma(kernel: Kernel) -> int:
+def flops_of_mma(dtype: Math) -> int:
     """m16n8k16, or m16n8k8 of TF32."""
-    return 2 * 16 * 8 * (16 if kernel.math.element == 2 else 8)
+    return 2 * 16 * 8 * (16 if dtype.element == 2 else 8)
 
 
-def forward_tile(kernel: Forward, d: int) -> Work:
-    """One tile of kTile x kTile logits."""
+def forward_tile(kernel: Forward, d: int) -> list[Work]:
+    """One tile of kTile x kTile logits: product, epilogue."""
     panels, warps = d // kernel.math.panel, kernel.threads // 32
     mma, loads, splits = product(kernel, panels)
     pairs = 4 * kernel.m * kernel.n  # of a lane
@@ -118,18 +131,27 @@ def forward_tile(kernel: Forward, d: int) -> Work:
     sums = TERMS * 2 * (rows // 4 + max(columns // 8, 1))
     resident, _ = kernel.cut(panels, TERMS)
     copied = panels * (1 if resident else 2) * kernel.tile * PANEL_BYTES
-    # FFMA, EX2, two FADD; subtract, compare, select, two FADD
-    return Work(
-        flops=warps * mma * flops_of_mma(kernel),
-        exps=kernel.tile**2,
-        fp32=kernel.tile**2 * 5,
-        wavefronts=warps * (4 * loads + exchanges + sums + kernel.m * kernel.n) + copied / SHARED,
-        instructions=warps * (mma + loads + splits + 9 * pairs + 3 * exchanges + sums + copied / warps / 512),
-    )
+    return [
+        Work(
+            flops=warps * mma * flops_of_mma(kernel.math),
+            exps=0,
+            fp32=0,
+            wavefronts=warps * 4 * loads + copied / SHARED,
+            instructions=warps * (mma + loads + splits) + copied / 512,
+        ),
+        # FFMA, EX2, two FADD; subtract, compare, select, two FADD
+        Work(
+            flops=0,
+            exps=kernel.tile**2,
+            fp32=kernel.tile**2 * 5,
+            wavefronts=warps * (exchanges + sums + kernel.m * kernel.n),
+            instructions=warps * (9 * pairs + 3 * exchanges + sums),
+        ),
+    ]
 
 
-def backward_tile(kernel: Backward, d: int) -> Work:
-    """One tile of kTile own rows and kColumns of the other side, by one slice of D."""
+def backward_tile(kernel: Backward, d: int) -> list[Work]:
+    """One tile of kTile own rows and kColumns of the other side, by one slice of D: product, epilogue, product."""
     dtype, warps = kernel.math, kernel.threads // 32
     panels = d // dtype.panel
     slice_ = min(panels, kernel.panels)
@@ -140,39 +162,91 @@ def backward_tile(kernel: Backward, d: int) -> Work:
     pairs = 4 * kernel.m * kernel.n
     streamed = panels > kernel.panels
     copied = (panels * (kernel.tile + kernel.columns) if streamed else 0) + slice_ * kernel.columns  # rows of panels
-    # FFMA, EX2, add coefficients; subtract, compare, add positives, select; FFMA; half a conversion
-    return Work(
-        flops=warps * (mma + mma_rows) * flops_of_mma(kernel),
-        exps=kernel.tile * kernel.columns,
-        fp32=kernel.tile * kernel.columns * 4,
-        wavefronts=warps * (4 * (loads + loads_rows) + 3 * kernel.n) + copied,
-        instructions=warps
-        * (mma + mma_rows + loads + loads_rows + splits + loads_rows * splitting(kernel) + 8.5 * pairs)
-        + copied / 4,
-    )
+    return [
+        Work(
+            flops=warps * mma * flops_of_mma(kernel.math),
+            exps=0,
+            fp32=0,
+            wavefronts=warps * 4 * loads + copied,
+            instructions=warps * (mma + loads + splits) + copied / 4,
+        ),
+        # FFMA, EX2, add coefficients; subtract, compare, add positives, select; FFMA; half a conversion
+        Work(
+            flops=0,
+            exps=kernel.tile * kernel.columns,
+            fp32=kernel.tile * kernel.columns * 4,
+            wavefronts=warps * 3 * kernel.n,
+            instructions=warps * 8.5 * pairs,
+        ),
+        Work(
+            flops=warps * mma_rows * flops_of_mma(kernel.math),
+            exps=0,
+            fp32=0,
+            wavefronts=warps * 4 * loads_rows,
+            instructions=warps * (mma_rows + loads_rows + loads_rows * splitting(kernel)),
+        ),
+    ]
 
 
-def cut(tiles: int, supers: float) -> int:
-    """Super-blocks along one side: cut_forward of launch.cu."""
-    size = max(1, int(tiles / supers + 0.5))
-    return -(-tiles // size)
+def forward_supers(tiles: int, device: Device) -> int:
+    """Super-blocks along one side: forward_supers of cut.h."""
+    side = int(math.sqrt(2 * 4 * device.multiprocessors))
+
+    def time(supers: int) -> int:
+        return -(-(supers * (supers + 1) // 2) // device.multiprocessors) * (-(-tiles // supers)) ** 2
+
+    return min(range(min(side, tiles), min(side * 3 // 2, tiles) + 1), key=time)
 
 
-def last_finish(blocks: list[int], places: int) -> int:
-    """When the last block is done, each taking the first place that is free."""
-    free = [0] * min(places, len(blocks))
-    for block in blocks:
-        heapq.heapreplace(free, free[0] + block)
-    return max(free)
+def backward_splits(blocks: int, tiles: int, resident: int, device: Device, traffic: float) -> int:
+    """Splits of the other side: backward_splits of cut.h."""
+
+    def cost(splits: int) -> float:
+        total = blocks * splits
+        waves, rest = divmod(total, device.multiprocessors * resident)
+        most = -(-rest // device.multiprocessors)
+        last = 1 / 0.7 if most == 1 and resident > 1 else most
+        return (waves * resident + last) * device.multiprocessors / total + (splits * traffic if splits > 1 else 0)
+
+    return min(range(1, min(16, tiles) + 1), key=cost)
+
+
+def last_finish(blocks: list[int], multiprocessors: int, resident: int, alone: float, together: float) -> float:
+    """When the last block is done, in clocks; `blocks` are in tiles, and a tile takes a block by itself `alone` clocks.
+
+    A multiprocessor does no more than a tile in `together` clocks.
+    """
+    waiting = iter(blocks)
+    held = [[float(b) for b in itertools.islice(waiting, 1)] for _ in range(multiprocessors)]
+    for _ in range(resident - 1):
+        for places in held:
+            places += [float(b) for b in itertools.islice(waiting, 1)]
+
+    def until_next(places: list[float]) -> float:
+        return min(places) * max(alone, together * len(places))
+
+    events = [(until_next(places), m) for m, places in enumerate(held) if places]
+    heapq.heapify(events)
+    now = 0.0
+    while events:
+        now, m = heapq.heappop(events)
+        done = min(held[m])
+        held[m] = [left - done for left in held[m] if left > done]
+        while len(held[m]) < resident and (block := next(waiting, 0)):
+            held[m].append(float(block))
+        if held[m]:
+            heapq.heappush(events, (now + until_next(held[m]), m))
+    return now
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A whole pass over N items on one device."""
+    """A whole pass over N items on one device, with the sums of its partial results."""
 
     seconds: float
     limit: float  # seconds of the busiest of tensor cores, MUFU and HBM, doing nothing twice
-    unit: str  # that binds
+    binding: float  # seconds of the busiest unit, its work spread evenly
+    unit: str  # that one
     flops: float
     exps: float
     bytes: float  # of HBM
@@ -183,11 +257,10 @@ def model(kernel: Kernel, d: int, n: int, device: Device, registers: int) -> Pas
     dtype = kernel.math
     features, labels = n * d * dtype.element, n * 3 * 4
     resident = blocks_of(kernel, d, device, registers)
-    places = device.multiprocessors * resident
     if isinstance(kernel, Forward):
-        tile = forward_tile(kernel, d)
+        phases = forward_tile(kernel, d)
         tiles = -(-n // kernel.tile)
-        supers = cut(tiles, math.sqrt(2 * 4 * device.multiprocessors))
+        supers = forward_supers(tiles, device)
         edges = [tiles * s // supers for s in range(supers + 1)]
         sizes = [b - a for a, b in itertools.pairwise(edges)]
         blocks = [
@@ -196,36 +269,37 @@ def model(kernel: Kernel, d: int, n: int, device: Device, registers: int) -> Pas
             for q in range(p, supers)
         ]
         count = tiles * (tiles + 1) // 2
-        hbm = features + labels + 2 * TERMS * (supers + 1) * n * 4  # sums are written, and read
+        partial = TERMS * (supers + 1) * n * 4
+        moved = features + labels + partial
         least_flops, least_exps, least_bytes = n * n * d * dtype.products, n * n / 2, features
     else:
-        tile = backward_tile(kernel, d)
+        phases = backward_tile(kernel, d)
         rows, columns = -(-n // kernel.tile), -(-n // kernel.columns)
         slices = -(-(d // dtype.panel) // kernel.panels)
-        splits = splits_for(rows * slices, -(-n // max(kernel.columns, 64)), device)
+        traffic = 2 * 170 / (1 if dtype.element == 2 else 2 * dtype.products) / n
+        room = min(2, ARCHITECTURES[device.arch].shared // (kernel.most_shared + KB))
+        splits = backward_splits(rows * slices, -(-n // max(kernel.columns, 64)), room, device, traffic)
         blocks = [columns * (s + 1) // splits - columns * s // splits for s in range(splits)] * (rows * slices)
         count = rows * slices * columns
-        hbm = 2 * features + labels + (2 * splits * n * d * 4 if splits > 1 else 0)
+        partial = splits * n * d * 4 if splits > 1 else 0
+        moved = features + labels + (partial or features)
         least_flops, least_exps, least_bytes = 4 * n * n * d * dtype.products, n * n, 2 * features
-    clocks = tile.clocks(device, dtype.element == 4)
+    tf32 = dtype.element == 4
+    tile = sum(phases[1:], phases[0])
+    clocks = tile.clocks(device, tf32)
     unit = max(clocks, key=lambda u: clocks[u])
-    seconds = last_finish(blocks, places) * resident * clocks[unit] / device.clock
-    if hbm / device.hbm > seconds:
-        seconds, unit = hbm / device.hbm, "HBM"
+    alone = sum(max(phase.clocks(device, tf32).values()) for phase in phases)
+    seconds = last_finish(blocks, device.multiprocessors, resident, alone, clocks[unit]) / device.clock
     clocks_of_all = device.multiprocessors * device.clock  # a second
-    least_clocks = max(least_flops / device.tensor_per_clock(dtype.element == 4), least_exps / MUFU)
+    binding = count * clocks[unit] / clocks_of_all
+    if moved / device.hbm > seconds:
+        seconds = binding = moved / device.hbm
+        unit = "HBM"
+    behind = partial + (features if isinstance(kernel, Backward) and partial else 0)  # read, and the gradient written
+    least_clocks = max(least_flops / device.tensor_per_clock(tf32), least_exps / MUFU)
     limit = max(least_clocks / clocks_of_all, least_bytes / device.hbm)
-    return Pass(seconds, limit, unit, count * tile.flops, count * tile.exps, hbm)
-
-
-def splits_for(blocks: int, tiles: int, device: Device) -> int:
-    """splits_for of launch.cu."""
-    wave, best, best_use = 2 * device.multiprocessors, 1, 0.0
-    for splits in range(1, min(16, tiles) + 1):
-        use = blocks * splits / (-(-blocks * splits // wave) * wave)
-        if use > best_use + 0.05:
-            best, best_use = splits, use
-    return best
+    total = seconds + behind / device.hbm
+    return Pass(total, limit, binding, unit, count * tile.flops, count * tile.exps, moved + behind)
 
 
 def shared_of(kernel: Kernel, d: int) -> int:
@@ -251,12 +325,11 @@ def tables(binaries: dict[tuple[str, str], Binary]) -> str:
             registers[kernel, device] = found[0].registers
         return registers[kernel, device]
 
-    rows = [
-        (f"{direction.__name__.lower()} {dtype.name}", kernel_for(direction, dtype, d), d)
-        for direction in (Forward, Backward)
-        for dtype in (BFLOAT16, TF32, FLOAT32)
-        for d in FEATURES
-    ]
+    def one(direction: type[Kernel], dtype: Math, d: int, n: int, device: Device) -> tuple[Kernel, Pass]:
+        kernel = kernel_for(direction, dtype, d, device)
+        return kernel, model(kernel, d, n, device, registers_of(kernel, device))
+
+    rows = list(itertools.product((Forward, Backward), (BFLOAT16, TF32, FLOAT32), FEATURES))
     n = SIZES[0]
     lines = [
         f"What a pass takes, N = {n:,} on A100 (HBM traffic there; splits and super-blocks depend on the device):",
@@ -264,25 +337,28 @@ def tables(binaries: dict[tuple[str, str], Binary]) -> str:
         "| kernel | D | Gflop | Mexp | HBM, MB | shared, KB | registers A100 / H100 | blocks per SM A100 / H100 |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, kernel, d in rows:
-        one = model(kernel, d, n, A100, registers_of(kernel, A100))
+    for direction, dtype, d in rows:
+        kernel, on_a100 = one(direction, dtype, d, n, A100)
         both = [(registers_of(kernel, g), blocks_of(kernel, d, g, registers_of(kernel, g))) for g in (A100, H100)]
         lines.append(
-            f"| {name} | {d} | {one.flops / 1e9:.1f} | {one.exps / 1e6:.1f} | {one.bytes / 1e6:.1f} "
-            f"| {shared_of(kernel, d) / 1024:.1f} | {both[0][0]} / {both[1][0]} | {both[0][1]} / {both[1][1]} |"
+            f"| {direction.__name__.lower()} {dtype.name} | {d} | {on_a100.flops / 1e9:.1f} | {on_a100.exps / 1e6:.1f} "
+            f"| {on_a100.bytes / 1e6:.1f} | {shared_of(kernel, d) / KB:.1f} | {both[0][0]} / {both[1][0]} "
+            f"| {both[0][1]} / {both[1][1]} |"
         )
     for device in (A100, H100):
         lines += [
             "",
-            f"{device.name}: modelled milliseconds, and the limit's part of them:",
+            f"{device.name}: modelled milliseconds, the limit's part of them, and how many times the binding unit's:",
             "",
             "| kernel | D | binding unit |" + "".join(f" N = {n:,} |" for n in SIZES),
             "|---|--:|---|" + "--:|" * len(SIZES),
         ]
-        for name, kernel, d in rows:
-            passes = [model(kernel, d, n, device, registers_of(kernel, device)) for n in SIZES]
-            cells = "".join(f" {p.seconds * 1e3:.3g} ms, {p.limit / p.seconds:.0%} |" for p in passes)
-            lines.append(f"| {name} | {d} | {passes[0].unit} |{cells}")
+        for direction, dtype, d in rows:
+            passes = [one(direction, dtype, d, n, device)[1] for n in SIZES]
+            cells = "".join(
+                f" {p.seconds * 1e3:.3g} ms, {p.limit / p.seconds:.0%}, {p.seconds / p.binding:.2f} |" for p in passes
+            )
+            lines.append(f"| {direction.__name__.lower()} {dtype.name} | {d} | {passes[0].unit} |{cells}")
     return "\n".join(lines)
 
 

@@ -172,8 +172,8 @@ __global__ void __launch_bounds__(kPrepareThreads)
 // rank. Histograms are [sets, sides, bins]: bin r + 1 counts rank r, and the running sum makes it "ranks up to r".
 
 struct IntervalJob {
-  const int32_t* ranks[kMaxSets];  // each [3, items]: rank, begin, end
-  int target[kMaxSets];            // row of totals
+  const int32_t* ranks[kMostSets];  // each [3, items]: rank, begin, end
+  int target[kMostSets];            // row of totals
   int64_t rows, items, anchors;
   int self;
   int self_offset;  // column of row 0 that is row 0 itself; -1: none

@@ -20,7 +20,7 @@ struct LossJob {
   int self;
   int self_offset;  // column of row 0 that is row 0 itself; -1: none
   int sets;
-  double weights[kMaxSets];
+  double weights[kMostSets];
   int inside, one_positive, all, both_ways;
 
   // forward

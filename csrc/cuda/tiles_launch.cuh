@@ -7,6 +7,8 @@
 
 namespace mmcuda {
 
+inline constexpr int kSharedOfSystem = 1024;  // bytes of shared memory that the system takes with each block
+
 template <class Math>
 const char* Tiles<Math>::pack(const void* from, void* to, int64_t count, int64_t d, int64_t stride, void* stream) {
   return launch<pack_kernel<E>>(blocks_for(count * stride), kPrepareThreads, 0, stream, static_cast<const E*>(from),
@@ -42,9 +44,19 @@ struct Backward {
   }
 };
 
-// Calls use(Backward{}) with the one for D. Only the interval epilogue is worth more than one.
+// Calls use(Backward{}) with the one for a kind of epilogue, D and architecture. Only the interval epilogue is worth
+// more than one:
+//
+//   D in panels of 128 bytes   1            2              3, 4           5 .. 8                      more
+//   16 bits                    128 x 64     128 x 32       64 x 32        slices of 4                 slices of 4
+//   32 bits, TF32              128 x 64     128 x 64       128 x 16       64 x 32, or slices of 4     slices of 4
+//   32 bits, exact             64 x 64      64 x 64        64 x 32        64 x 32, or slices of 4     slices of 4
+//   64 bits                    64 x 16      64 x 16        64 x 16        slices of 4                 slices of 4
+//
+// Eight panels of 32 bits take 129 KB: where a block may not have them (compute capability 8.6, 8.9, 12.0: 99 KB), each
+// slice makes all logits again.
 template <class Math, class Use>
-auto with_backward(Kind kind, int panels, const Use& use) {
+auto with_backward(Kind kind, int panels, int shared_memory, const Use& use) {
   using E = typename Math::Element;
   constexpr int kMost = Math::kMostPanels;
   if (kind == Kind::kAny) return use(Backward<Math, kMost, AnyForces>());
@@ -55,20 +67,26 @@ auto with_backward(Kind kind, int panels, const Use& use) {
   if constexpr (sizeof(E) <= 4) {
     if (panels <= 2) return use(Backward<Math, 2, IntervalForces>());
   }
+  if constexpr (sizeof(E) == 4) {
+    using Whole = Backward<Math, 2 * kMost, IntervalForces>;
+    const bool fits = Whole::Tile::kShared + kSharedOfSystem <= shared_memory;
+    if (panels > kMost && panels <= 2 * kMost && fits) return use(Whole());
+  }
   return use(Backward<Math, kMost, IntervalForces>());
 }
 
 template <class Math>
-typename Tiles<Math>::Cut Tiles<Math>::cut(Kind kind, int panels) {
-  return with_backward<Math>(kind, panels, []<class B>(B) {
+typename Tiles<Math>::Cut Tiles<Math>::cut(Kind kind, int panels, int shared_memory) {
+  return with_backward<Math>(kind, panels, shared_memory, [&]<class B>(B) {
     using Tile = typename B::Tile;
-    return Cut{Tile::kPanels, Tile::kTile, Tile::kColumns};
+    const int room = shared_memory / (Tile::kShared + kSharedOfSystem);
+    return Cut{Tile::kPanels, Tile::kTile, Tile::kColumns, room < 2 ? 1 : 2};  // registers allow two
   });
 }
 
 template <class Math>
-const char* Tiles<Math>::backward(Kind kind, const BackwardJob<T>& job, int splits, void* stream) {
-  return with_backward<Math>(kind, job.panels, [&]<class B>(B) { return B::run(job, splits, stream); });
+const char* Tiles<Math>::backward(Kind kind, const BackwardJob<T>& job, int splits, int shared_memory, void* stream) {
+  return with_backward<Math>(kind, job.panels, shared_memory, [&]<class B>(B) { return B::run(job, splits, stream); });
 }
 
 template <class Math>

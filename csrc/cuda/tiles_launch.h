@@ -24,13 +24,14 @@ struct Tiles {
   static const char* squares(const Side& row, const Side& column, int64_t items, T* squares, void* stream);
   static const char* forward(Kind kind, const ForwardJob<T>& job, void* stream);
 
-  // How the backward is cut: it depends on Kind and D.
+  // How the backward is cut: it depends on Kind, D and the shared memory that a multiprocessor has.
   struct Cut {
     int panels;         // of a slice of D
     int rows, columns;  // of a tile
+    int blocks;         // that a multiprocessor has room for
   };
-  static Cut cut(Kind kind, int panels);
-  static const char* backward(Kind kind, const BackwardJob<T>& job, int splits, void* stream);
+  static Cut cut(Kind kind, int panels, int shared_memory);
+  static const char* backward(Kind kind, const BackwardJob<T>& job, int splits, int shared_memory, void* stream);
   static const char* add_gradients(const BackwardJob<T>& job, int splits, void* stream);
 };
 

@@ -1,6 +1,6 @@
 """Run the CUDA launchers, compiled for the CPU or run by an emulator of PTX, and compare with NumPy in float64.
 
-    python check.py LIBRARY [--seed N] [--only WORD] [--dtype NAME]
+    python check.py LIBRARY [--seed N] [--only WORD] [--dtype NAME] [--shape NxD]
 
 LIBRARY holds csrc/cuda/launch*.cu and entry.cpp. If the process has a CUDA runtime, arrays go through its memory, else
 they are passed as they are. Prints one line a case: the largest errors of losses, statistics, counts and gradients,
@@ -11,9 +11,11 @@ import argparse
 import ctypes
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
+from cases import Case, cases
+from reference import contrastive, make_labels, pair_margin
 
 DTYPES = ["bfloat16", "float16", "float32", "tf32", "float64"]
 # Errors relative to the largest value. Values: sums and losses. Gradients: H and the result have the dtype's digits.
@@ -24,148 +26,6 @@ TOLERANCE = {
     "tf32": (2e-3, 8e-3),
     "float64": (1e-12, 1e-12),
 }
-
-
-# ---- the loss family, densely, as csrc/contrastive.h writes it
-
-
-@dataclass
-class Case:
-    """One call of the launchers."""
-
-    n: int = 50
-    m: int = 0  # 0: self-contrast
-    d: int = 24
-    sets: tuple[str, ...] = ("interval",)  # interval, tolerance, gaussian, overlap; mask alone
-    positives: str = "outside"
-    denominator: str = "all"
-    both_ways: bool = False
-    self_offset: int = -1  # cross-contrast only
-    temperature: float = 0.2
-    margin: float = 0  # > 0: the pair margin loss
-    scale: float = 1  # of normalised features
-    special: str = ""  # "nan row", "near pairs", "misaligned"
-    only_rows: bool = False
-    reduction: str = "none"
-    multiprocessors: int = 8  # few: large super-blocks and no splits
-
-    def name(self) -> str:
-        """Describe what differs from the default."""
-        changed = [f"{k}={v}" for k, v in vars(self).items() if v != getattr(Case(), k) and k not in ("n", "m", "d")]
-        return " ".join([f"{self.n}x{self.m or 'self'}x{self.d}", *changed])
-
-
-@dataclass
-class Labels:
-    """Of one set, over all items."""
-
-    ranks: np.ndarray  # [3, L] int32
-    values: np.ndarray | None = None  # [L] float64
-    bits: np.ndarray | None = None  # [W, 2, L] int32
-    relation: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [L, L]
-
-
-def ranks_of(values: np.ndarray, tolerance: float) -> np.ndarray:
-    """Rank, begin and end of each value among the sorted."""
-    order = np.argsort(values, kind="stable")
-    rank = np.empty(len(values), np.int32)
-    rank[order] = np.arange(len(values))
-    near = np.abs(values[:, None] - values[None]) <= tolerance
-    begin = np.where(near, rank[None], len(values)).min(1)
-    end = np.where(near, rank[None], -1).max(1)
-    return np.stack([rank, begin, end]).astype(np.int32)
-
-
-def make_labels(kind: str, items: int, samples: np.ndarray, rng: np.random.Generator) -> Labels:
-    """Labels of items; items with the same sample share them."""
-    count = samples.max() + 1
-    classes = rng.integers(0, max(2, count // 4), count).astype(float)[samples]
-    if kind == "interval":
-        ranks = ranks_of(classes, 0)
-    elif kind == "tolerance":
-        ranks = ranks_of(rng.normal(size=count)[samples], 0.3)
-    elif kind == "gaussian":
-        values = rng.normal(size=count)[samples]
-        ranks = ranks_of(values, 1.0)
-        inside = (ranks[0][None] >= ranks[1][:, None]) & (ranks[0][None] <= ranks[2][:, None])
-        gauss = 2.0 ** -((values[:, None] - values[None]) ** 2)
-        return Labels(ranks, values=values, relation=inside * gauss)
-    else:
-        words = 2
-        bits = rng.integers(0, 2**32, (words, 2, count), dtype=np.uint64).astype(np.uint32)
-        bits[:, 0] &= rng.integers(0, 2**32, (words, count), dtype=np.uint64).astype(np.uint32)
-        bits[:, 1, rng.random(count) < 0.1] = 0  # nothing is known
-        bits[:, 0] &= bits[:, 1]
-        bits = bits[..., samples]
-        known = bits[:, 1, :, None] & bits[:, 1, None, :]
-        both = np.bitwise_count(bits[:, 0, :, None] & bits[:, 0, None, :]).sum(0).astype(float)
-        either = np.bitwise_count((bits[:, 0, :, None] | bits[:, 0, None, :]) & known).sum(0).astype(float)
-        jaccard = np.where(either > 0, both / np.maximum(either, 1), known.any(0))
-        ranks = ranks_of(samples.astype(float), 0)
-        same = samples[:, None] == samples[None]
-        return Labels(ranks, bits=np.ascontiguousarray(bits.view(np.int32)), relation=np.where(same, 1.0, jaccard))
-    rank, begin, end = ranks
-    return Labels(ranks, relation=((rank[None] >= begin[:, None]) & (rank[None] <= end[:, None])).astype(float))
-
-
-def contrastive(x, y, allowed, relations, weights, case, grad, side):
-    """Losses of the rows x, dL/d(x y^T), counts, and sums by set for the given incoming gradient."""
-    dots = x @ y.T
-    s = np.where(allowed, dots / case.temperature, -np.inf)
-    masses = [r * allowed for r in relations]
-    losses = np.zeros(len(x))
-    g = np.zeros_like(dots)
-
-    def log_sum(weight):
-        top = np.where(weight > 0, s, -np.inf).max(1)
-        top = np.where(np.isfinite(top), top, 0)
-        e = weight * np.exp(np.where(weight > 0, s - top[:, None], -np.inf))
-        total = e.sum(1)
-        with np.errstate(divide="ignore"):
-            return top + np.log(total), e / np.where(total == 0, 1, total)[:, None], total > 0
-
-    for mass, weight in zip(masses, weights, strict=True):
-        n = mass.sum(1)
-        unrelated = allowed - mass
-        active = n > 0
-        if case.denominator == "negatives":
-            active &= unrelated.sum(1) > 1e-6
-        a = np.where(active, weight, 0.0)
-        share = mass / np.where(n > 0, n, 1)[:, None]
-        finite = np.where(allowed, s, 0)
-        if case.denominator == "one_positive":
-            log_e, p, some = log_sum(unrelated)
-            z = np.where(some, log_e, -np.inf)[:, None] - finite
-            losses += a * (share * np.logaddexp(0, z)).sum(1)
-            sigmoid = share / (1 + np.exp(-np.clip(z, -700, 700))) * np.isfinite(z)
-            g += (grad * a)[:, None] * (p * sigmoid.sum(1)[:, None] - sigmoid)
-            continue
-        log_d, p, _ = log_sum(allowed * 1.0 if case.denominator == "all" else unrelated)
-        if case.positives == "outside":
-            pull, q = (share * finite).sum(1), share
-        else:
-            log_n, q, _ = log_sum(mass)
-            pull = log_n - np.log(np.where(n > 0, n, 1))
-        with np.errstate(invalid="ignore"):
-            losses += np.where(active, a * (log_d - pull), 0)
-        g += (grad * a)[:, None] * (p - q)
-    return losses, g / case.temperature, np.stack([m.sum(1) for m in masses])
-
-
-def pair_margin(x, y, allowed, relations, weights, case, grad):
-    """Losses of the rows and gradients of x and y."""
-    difference = x[:, None] - y[None]
-    square = (difference**2).sum(2)
-    distance = np.sqrt(square)
-    related = sum(w * r for w, r in zip(weights, relations, strict=True))
-    gap = np.maximum(case.margin - distance, 0)
-    pairs = np.maximum(allowed.sum(1), 1)
-    unlike = sum(weights) - related
-    losses = (allowed * (related * square + unlike * gap**2)).sum(1) / pairs
-    push = gap / np.where(distance > 0, distance, 1) * (distance > 0)
-    b = allowed * (related - unlike * push) * (2 * grad / pairs)[:, None]
-    forces = b[..., None] * difference
-    return losses, forces.sum(1), -forces.sum(0), np.stack([(r * allowed).sum(1) for r in relations])
 
 
 # ---- the launchers
@@ -191,6 +51,7 @@ class Inputs(ctypes.Structure):
         ("mask_rows", ctypes.c_int64),
         ("mask_columns", ctypes.c_int64),
         ("multiprocessors", ctypes.c_int),
+        ("shared_memory", ctypes.c_int),
         ("workspace", ctypes.c_void_p),
         ("stream", ctypes.c_void_p),
     ]
@@ -337,6 +198,7 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
         self_offset=offset,
         sets=len(case.sets),
         multiprocessors=case.multiprocessors,
+        shared_memory=case.shared_kilobytes * 1024,
     )
     if cross:
         inputs.columns = memory.put(columns, shift)
@@ -444,62 +306,6 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
     return errors
 
 
-# ---- cases
-
-
-def cases() -> list[Case]:
-    """Shapes, relations, variants, special inputs."""
-    variants = [
-        {"positives": p, "denominator": d}
-        for p, d in [
-            ("outside", "all"),
-            ("inside", "all"),
-            ("outside", "negatives"),
-            ("inside", "negatives"),
-            ("outside", "one_positive"),
-        ]
-    ]
-    shapes = [Case(n=n, d=d) for n, d in [(1, 1), (2, 3), (7, 8), (128, 64), (129, 65), (300, 128), (270, 200)]]
-    shapes += [Case(n=64, d=130), Case(n=200, d=256), Case(n=70, d=300), Case(n=96, d=520)]
-    cross = [Case(n=33, m=70, d=40), Case(n=150, m=140, d=72, both_ways=True), Case(n=1, m=300, d=16)]
-    cross += [Case(n=60, m=200, d=64, self_offset=100, both_ways=both) for both in (False, True)]
-    cross += [Case(n=60, m=60, d=24, self_offset=0, only_rows=True)]
-    relations = [("tolerance",), ("gaussian",), ("overlap",), ("mask",), ("interval", "gaussian", "overlap")]
-    family = [Case(n=50, sets=s, **v) for s in [("interval",), *relations] for v in variants]
-    family += [Case(n=52, m=78, sets=s, both_ways=True, **v) for s in [("interval",), ("mask",)] for v in variants]
-    family += [Case(n=40, m=90, sets=s, self_offset=30, **variants[i % 5]) for i, s in enumerate(relations)]
-    family += [Case(n=140, m=150, sets=("mask",), self_offset=-1, temperature=0.01, **variants[3])]
-    large = [Case(n=140, temperature=0.01, sets=s, **v) for s in [("interval",), ("gaussian",)] for v in variants]
-    margins = [
-        Case(n=n, m=m, d=d, margin=1.0, sets=s, special=special)
-        for n, m, d, s, special in [
-            (50, 0, 24, ("interval",), ""),
-            (140, 0, 70, ("gaussian",), "near pairs"),
-            (40, 150, 20, ("interval", "overlap"), ""),
-            (60, 0, 300, ("interval",), "near pairs"),
-            (60, 60, 9, ("tolerance",), "near pairs"),
-        ]
-    ]
-    margins += [Case(n=60, m=90, self_offset=20, d=33, margin=1.5)]
-    special = [
-        Case(n=60, special="nan row"),
-        Case(n=60, m=70, special="nan row"),
-        Case(n=40, d=64, special="misaligned"),
-        Case(n=40, m=50, special="nan row", both_ways=True),
-        Case(n=600, d=64),
-        *(Case(n=45, reduction=r) for r in ("mean", "sum")),
-        Case(n=20, m=31, reduction="mean", both_ways=True),
-        Case(n=30, sets=("interval", "tolerance", "gaussian", "overlap") * 4, positives="inside"),
-    ]
-    shapes += [
-        Case(n=1500, d=8, multiprocessors=1),
-        Case(n=600, m=1300, d=8, both_ways=True, multiprocessors=1),
-        Case(n=1100, d=5, sets=("tolerance",) * 3, positives="inside", multiprocessors=1),
-        Case(n=300, d=40, multiprocessors=132),
-    ]
-    return shapes + cross + family + large + margins + special
-
-
 def main() -> None:
     """Run the cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -507,7 +313,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="cases whose line has this in it")
     parser.add_argument("--dtype", default=",".join(DTYPES))
+    parser.add_argument("--shape", help="one self-contrast of this size instead, cut into blocks as a large one")
     args = parser.parse_args()
+    chosen = cases()
+    if args.shape:
+        n, d = map(int, args.shape.split("x"))
+        chosen = [Case(n=n, d=d, multiprocessors=2)]
     library = ctypes.CDLL(args.library)
     for name in ("forward", "backward"):
         for loss in ("contrastive", "pair_margin"):
@@ -518,7 +329,7 @@ def main() -> None:
     failures = 0
     worst: dict[str, dict[str, float]] = {}
     for dtype in args.dtype.split(","):
-        for case in cases():
+        for case in chosen:
             line = f"{dtype:9} {case.name()}"
             if args.only not in line:
                 continue

@@ -14,7 +14,8 @@ from mmcuda.losses import SupConLoss
 from mmcuda.timing import Step, interleave, peak_bytes, quartiles
 
 D = 128
-TEMPERATURE = 0.1
+VIEWS = 2
+TEMPERATURE = 0.07
 DENSE_BYTES = 40  # that a dense loss needs for each pair, at most
 CPU_BYTES = 2e9  # that it may take on the CPU
 TOLERANCES = {torch.bfloat16: 2e-2, torch.float32: 1e-4}  # of the peers' losses beside ours
@@ -23,10 +24,23 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of features [B, 2, D] and labels [B
 ours = SupConLoss(temperature=TEMPERATURE, base_temperature=None, impl="fused")
 
 
+def batch(
+    n: int, d: int = D, dtype: torch.dtype = torch.float32, sets: int = 1, seed: int = 0, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Features [N / 2, 2, D], L2-normalised, and labels [B], or [K, B] of several sets: 16 samples a class."""
+    torch.manual_seed(seed)
+    samples = n // VIEWS
+    features = normalize(torch.randn(samples, VIEWS, d), dim=-1).to(device, dtype).requires_grad_()
+    classes = torch.arange(samples) % max(samples // 16, 1)
+    labels = torch.stack([classes] + [classes[torch.randperm(samples)] for _ in range(sets - 1)])
+    return features, labels.squeeze(0).to(device)
+
+
 def dense(features: Tensor, labels: Tensor) -> Tensor:
     """The same loss in dense PyTorch, without needless N x N temporaries."""
+    views = features.shape[1]
     rows = features.transpose(0, 1).flatten(0, 1)  # [N, D]
-    labels = labels.repeat(2)
+    labels = labels.repeat(views)
     logits = (rows @ rows.T).float() / TEMPERATURE
     logits.fill_diagonal_(-torch.inf)
     related = (labels[:, None] == labels).fill_diagonal_(False)
@@ -62,9 +76,7 @@ def benchmark(device: str, quick: bool) -> None:
     notes = []
     losses = contestants(quick)
     for n, dtype in itertools.product((64, 256) if quick else (1024, 4096, 16384), TOLERANCES):
-        torch.manual_seed(0)
-        features = normalize(torch.randn(n // 2, 2, D), dim=-1).to(device, dtype).requires_grad_()
-        labels = torch.arange(n // 2, device=device) % max(n // 32, 1)  # 16 samples a class
+        features, labels = batch(n, dtype=dtype, device=device)
         shown = f"{n:,} | {str(dtype).removeprefix('torch.')}"
         steps: dict[str, Step] = {}
         peaks: dict[str, str] = {}
