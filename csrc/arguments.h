@@ -83,6 +83,7 @@ struct Labels {
           code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 && code.size(2) == items;
       STD_TORCH_CHECK(code.numel() == 0 || gaussian || overlap, "codes must be empty, float64 [", items,
                       "] or int32 [W, 2, ", items, "]");
+      if (code.numel() > 0) check_device("codes", code, features.rows);
       codes.push_back(as_contiguous(code));
     }
     if (mask_) {
