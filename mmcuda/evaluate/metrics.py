@@ -14,7 +14,8 @@ def weighted_auroc(scores: Floats, labels: npt.NDArray[np.float32], weights: Flo
 
     It is the probability that a positive scores above a negative, a tie counting one half:
 
-        sum over scores s of  positives(s) * (negatives below s + negatives(s) / 2)  /  (positives * negatives)
+        sum over positives p of  weight(p) * (weight of the negatives below p + half of those tied with p)
+        divided by  weight of the positives * weight of the negatives
 
     Args:
         scores: [n].
@@ -24,14 +25,14 @@ def weighted_auroc(scores: Floats, labels: npt.NDArray[np.float32], weights: Flo
     Returns:
         [R].
     """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # first image of each distinct score
-    weights, labels = weights[:, order], labels[order]
-    positives = np.add.reduceat(weights * labels, starts, axis=1)  # [R, distinct scores]
-    negatives = np.add.reduceat(weights * (1 - labels), starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    wins = (positives * (below + negatives / 2)).sum(axis=1)
+    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    negative = negative[np.argsort(scores[negative])]
+    below, through = (np.searchsorted(scores[negative], scores[positive], side) for side in ("left", "right"))
+    of_positives = weights[:, positive]
+    cumulated = np.zeros((len(weights), len(negative) + 1))  # [R, k]: the weight of the k lowest negatives
+    np.cumsum(weights[:, negative], axis=1, out=cumulated[:, 1:])
+    wins = (of_positives * (cumulated[:, below] + cumulated[:, through]) / 2).sum(axis=1)
+    pairs = of_positives.sum(axis=1) * cumulated[:, -1]
     return np.asarray(np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mmcuda.report.results import Results
-from mmcuda.report.wording import score_text
+from mmcuda.report.results import Results, Score
+from mmcuda.report.wording import decimal, score_text
 
 DECISIONS = {
     **{"threshold": "threshold", "sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision"},
@@ -32,7 +32,7 @@ class MetricTable:
 
 def decision_table(results: Results, metrics: pd.DataFrame, targets: list[str]) -> MetricTable:
     """Return what decisions at the thresholds are worth; ``metrics`` are the rows of metrics.json."""
-    groups = _by_pretraining(results, targets, DECISIONS)
+    groups = _by_pretraining(results, targets, DECISIONS, spread=False)
     rows = metrics[(metrics["label_fraction"] == results.headline_fraction) & metrics["target"].isin(targets)]
     notes = _notes(rows[rows["target"] != "mean"], "pretraining")
     return MetricTable("decisions", "pretraining", tuple(DECISIONS), groups, notes)
@@ -99,15 +99,16 @@ def subgroup_tables(results: Results, subgroups: pd.DataFrame, targets: list[str
 
 
 def _by_pretraining(
-    results: Results, targets: Iterable[str], metrics: Mapping[str, str]
+    results: Results, targets: Iterable[str], metrics: Mapping[str, str], spread: bool = True
 ) -> dict[str, dict[str, list[str]]]:
-    """Return the cells of ``metrics`` (heads of the columns -> keys of the rows)."""
+    """Return the cells of ``metrics`` (heads of the columns -> keys of the rows), with or without their spread."""
+
+    def cell(score: Score) -> str:
+        return score_text(score, results.several_seeds) if spread else decimal(score.value)
+
     return {
         target: {
-            name: [
-                score_text(results.score(name, results.headline_fraction, target, metric), results.several_seeds)
-                for metric in metrics.values()
-            ]
+            name: [cell(results.score(name, results.headline_fraction, target, metric)) for metric in metrics.values()]
             for name in results.pretrainings
         }
         for target in targets
