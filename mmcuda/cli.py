@@ -8,6 +8,7 @@ other failure in one line and exit code 1. ``--debug`` shows the traceback.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -33,6 +34,7 @@ COMMANDS = {
     "info": "show versions, devices and kernels",
     "selfcheck": "check the kernels on this machine and time them, for an issue",
 }
+DATA_OF_CHECKPOINT = ("finetune", "evaluate", "embed")  # commands whose data are the checkpoint's where not given
 EXTRA_OF_PACKAGE = {"pylidc": "demo", "onnx": "export", "onnxscript": "export"}  # all others are in the extra `train`
 
 
@@ -79,7 +81,7 @@ def _run(arguments: list[str]) -> int:
 
     parser, subparser = _parsers(command)
     try:
-        options = parser.parse_args(_with_files(parser, _expand_data(arguments)))
+        options = parser.parse_args(_with_defaults(parser, _expand_data(arguments)))
     except jsonargparse.ArgumentError as error:
         raise UserError(_one_line(str(error), subparser or parser)) from error
     except SystemExit as stop:  # --help, --version and --print_config end here
@@ -117,6 +119,7 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
 
 
 def _add_options(parser: ArgumentParser, command: str) -> None:
+    from mmcuda.data.config import DataConfig
     from mmcuda.predict.config import ExportConfig, PredictConfig
     from mmcuda.study.config import StudyConfig
     from mmcuda.train import config
@@ -146,7 +149,9 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     if command in ("train", "study", "pretrain", "finetune"):
         parser.add_argument("--resume", action="store_true", help="continue the run in the folder of --out")
     if command in kinds:
-        parser.add_class_arguments(kinds[command])
+        parser.add_class_arguments(kinds[command], skip={"data"} if command in DATA_OF_CHECKPOINT else None)
+    if command in DATA_OF_CHECKPOINT:
+        parser.add_class_arguments(DataConfig, "data")
 
 
 def _expand_data(arguments: list[str]) -> list[str]:
@@ -154,16 +159,27 @@ def _expand_data(arguments: list[str]) -> list[str]:
     return [re.sub(r"^--data(?=$|=)", "--data.source", argument) for argument in arguments]
 
 
-def _with_files(parser: ArgumentParser, arguments: list[str]) -> list[str]:
-    """Let the options of the run in the folder be the defaults with --resume, then those of a study's CONFIG."""
-    if "--resume" not in arguments and arguments[0] != "study":
+def _with_defaults(parser: ArgumentParser, arguments: list[str]) -> list[str]:
+    """Let what is saved be the defaults: the options of the run with --resume, else the data of the checkpoint.
+
+    The options in a study's CONFIG come over them.
+    """
+    command = arguments[0]
+    if "--resume" not in arguments and command not in (*DATA_OF_CHECKPOINT, "study"):
         return arguments
-    options = parser.parse_args(arguments)
-    options = options[options.subcommand]
+    options = parser.parse_args(arguments)[command]
     saved = options.out / "config.yaml"
-    files = [saved] if "--resume" in arguments and saved.is_file() else []
-    files += [options.study_config] if options.get("study_config") else []
-    return [arguments[0], *(word for file in files for word in ("--config", str(file))), *arguments[1:]]
+    configs = []
+    if "--resume" in arguments and saved.is_file():
+        configs.append(str(saved))
+    elif command in DATA_OF_CHECKPOINT:
+        from mmcuda.train.checkpoint import data_defaults
+
+        other_source = any(argument.startswith("--data.source") for argument in arguments)
+        configs.append(json.dumps({"data": data_defaults(options.checkpoint, other_source)}))
+    if options.get("study_config"):
+        configs.append(str(options.study_config))
+    return [command, *(word for config in configs for word in ("--config", config)), *arguments[1:]]
 
 
 def _one_line(message: str, parser: argparse.ArgumentParser) -> str:
@@ -176,6 +192,11 @@ def _one_line(message: str, parser: argparse.ArgumentParser) -> str:
     message = re.sub(r"<class '(?:tuple|list)'>", "a list such as [a,b]", message)
     message = re.sub(r"<class '([\w.]+)'>", r"\1", message)
     message = re.sub(r"(?:typing\.)?Literal\[([^\]]*)\]", r"one of \1", message)
+    if union := re.match(
+        r"(--[\w.]+): Does not validate against .*? Subtypes: \[(.*), NoneType\] .* value: (.*)$", message
+    ):
+        kinds = re.sub(r"dict\[str, .*?\]", "a mapping", union[2].replace("tuple[str, ...]", "a list such as [a,b]"))
+        message = f"{union[1]}: expected {kinds.replace('str', 'text')}, got {union[3]}"
     message = re.sub(r"the following arguments are required: \w+\.checkpoint$", "CHECKPOINT is required", message)
     message = re.sub(r"the following arguments are required: \w+\.(\w+)$", r"the option --\1 is required", message)
     if match := re.match(r"[Uu]nrecognized arguments: (--[^\s=]+)", message):
@@ -248,14 +269,14 @@ def _evaluate(values: dict[str, Any], command: str) -> None:
     from mmcuda.train.commands import evaluate_command
     from mmcuda.train.config import EvaluateConfig
 
-    checkpoint, out = values.pop("checkpoint"), values.pop("out")
-    evaluate_command(checkpoint, EvaluateConfig(**values), out)
+    checkpoint, out, data = values.pop("checkpoint"), values.pop("out"), values.pop("data")
+    evaluate_command(checkpoint, EvaluateConfig(**values), out, data)
 
 
 def _embed(values: dict[str, Any], command: str) -> None:
     from mmcuda.train.commands import embed_command
 
-    embed_command(values["checkpoint"], values["out"])
+    embed_command(values["checkpoint"], values["out"], values["data"])
 
 
 def _predict(values: dict[str, Any], command: str) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mmcuda.data.clinical import parse_rules, read_clinical
+from mmcuda.data.clinical import read_clinical
 from mmcuda.data.columns import Words, read_names, read_sides, read_subgroups, read_tabular, read_targets, read_words
 from mmcuda.data.config import DataConfig
 from mmcuda.data.problems import Problem
+from mmcuda.data.rules import Spec, parse_rules
 from mmcuda.data.sheet import Sheet
 from mmcuda.data.split import Split, patients_on_two_sides
 from mmcuda.data.table import SIDES, CohortTable, ImageSource
@@ -35,7 +36,7 @@ class Roles:
     image: str
     group: str
     bag: str | None
-    clinical: dict[str, str | dict[str, float]] | tuple[str, ...] | str | None
+    clinical: Spec
     targets: tuple[str, ...]
     tabular: tuple[str, ...]
     text: tuple[str, ...]

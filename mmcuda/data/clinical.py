@@ -5,34 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mmcuda.data.columns import DATE, Floats, cell_errors, is_numeric, read_numbers, read_texts
 from mmcuda.data.problems import Problem
+from mmcuda.data.rules import Rule, Spec, parse_rules
 from mmcuda.data.sheet import Sheet
 from mmcuda.data.table import ClinicalLabel
-from mmcuda.errors import UserError
 from mmcuda.labels import Equal, Rbf, Relation, Within
 
-RULES = "equal, category, {within: tolerance}, {rbf: sigma}, {bins: number}, {quantiles: number}"
 GRADES = 10  # a column of at most so many different whole numbers is taken as grades
 TOLERANCE_SHARE = 0.25  # of the standard deviation: of normal values, one other in seven is then a positive
 ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # first digits of a proposed tolerance
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How the values of one column make positives."""
-
-    kind: str  # equal, category (words whatever they look like), within, rbf, bins, quantiles
-    amount: float = 0.0  # tolerance, sigma, or number of bins
-    weight: float = 1.0  # in the sum of the losses
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.amount:g}" if self.kind not in ("equal", "category") else self.kind
 
 
 @dataclass(frozen=True)
@@ -43,44 +29,8 @@ class Inferred:
     reason: str
 
 
-def parse_rules(spec: dict[str, Any] | tuple[str, ...] | str | None) -> dict[str, Rule | None] | None:
-    """Return the rule of each column, None where it is to be inferred; None altogether for ``auto``.
-
-    Raises:
-        UserError: naming the column whose rule is not one of ``RULES``.
-    """
-    if spec == "auto":
-        return None
-    if isinstance(spec, dict):
-        return {column: _parse_rule(column, rule) for column, rule in spec.items()}
-    return dict.fromkeys((spec,) if isinstance(spec, str) else spec or ())
-
-
-def _parse_rule(column: str, spec: str | dict[str, float]) -> Rule:
-    fault = UserError(f"--data.clinical: {column} must be one of {RULES}, with an optional weight; got {spec}")
-    if isinstance(spec, str):
-        if spec not in ("equal", "category"):
-            raise fault
-        return Rule(spec)
-    rest = dict(spec)
-    weight = rest.pop("weight", 1.0)
-    if len(rest) > 1 or not _is_positive(weight):
-        raise fault
-    kind, amount = next(iter(rest.items()), ("equal", 0.0))
-    if kind not in ("within", "rbf", "bins", "quantiles"):
-        if rest:
-            raise fault
-    elif not _is_positive(amount) or (kind in ("bins", "quantiles") and (amount < 2 or amount % 1)):
-        raise fault
-    return Rule(kind, float(amount), float(weight))
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < math.inf
-
-
 def read_clinical(
-    sheet: Sheet, spec: dict[str, Any] | tuple[str, ...] | str | None, others: set[str]
+    sheet: Sheet, spec: Spec, others: set[str]
 ) -> tuple[dict[str, ClinicalLabel], list[Problem], list[str]]:
     """Return the clinical labels of a sheet, the problems of their cells, and a note for each inferred rule.
 

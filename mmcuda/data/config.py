@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from mmcuda.data.rules import parse_rules
 from mmcuda.errors import UserError
 
 Names = tuple[str, ...]
@@ -38,7 +39,7 @@ class DataConfig:
     """Column of the patients: every split keeps a patient's images together."""
     bag: str | None = None
     """Column of the eye, lesion or study, by which predictions are pooled; by default the patient."""
-    clinical: dict[str, str | dict[str, float]] | Names | str | None = None
+    clinical: dict[str, Any] | Names | str | None = None
     """Clinical labels, as a column: rule each, such as '{bcva: equal, cst: {within: 25}}'. Rules: equal, category,
     {within: tolerance}, {rbf: sigma}, {bins: number}, {quantiles: number}, each also with a weight in the loss:
     {within: 25, weight: 2}. A list of columns, or auto for all others, infers the rules and prints them."""
@@ -73,9 +74,11 @@ class DataConfig:
             raise UserError(f"--data.image_size must be at least 8, got {self.image_size}")
         if not 0 < self.test_fraction < 1:
             raise UserError(f"--data.test_fraction must be between 0 and 1, got {self.test_fraction:g}")
+        parse_rules(self.clinical)
         for option in fields(self):
             if getattr(self, option.name) != option.default and option.name not in OPTIONS_OF_SOURCE[self.source]:
-                raise UserError(f"--data.{option.name} has no meaning for --data {self.source}")
+                fitting = ", ".join(name for name, options in OPTIONS_OF_SOURCE.items() if option.name in options)
+                raise UserError(f"--data.{option.name} has no meaning for --data {self.source}, only for {fitting}")
         for name in ("file", "root"):  # a saved configuration is valid from every folder
             path: Path | None = getattr(self, name)
             if path is not None:

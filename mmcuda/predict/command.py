@@ -23,7 +23,7 @@ from mmcuda.models.storage import find_checkpoint
 from mmcuda.predict.config import PredictConfig
 from mmcuda.predict.images import check_reader, file_source, read_batches
 from mmcuda.predict.model import load
-from mmcuda.train.checkpoint import CONFIG, load_pretraining
+from mmcuda.train.checkpoint import CONFIG, load_data
 from mmcuda.train.folder import new_file, write_text
 from mmcuda.train.screen import LABEL
 
@@ -84,6 +84,6 @@ def images_of_training(place: Path, batch_size: int) -> tuple[Columns, Batches]:
     """Return image and patient of each row of the cohort that a checkpoint was trained on, and their pixels."""
     if not (place / CONFIG).is_file():
         raise UserError(f"{place} does not say which images to predict: give --images FOLDER, or --data table ...")
-    cohort = load_cohort(load_pretraining(place).data)
+    cohort = load_cohort(load_data(place))
     parts = (cohort.images[start : start + batch_size] for start in range(0, len(cohort.images), batch_size))
     return {"image": cohort.table.image_names, "patient": cohort.patients}, parts

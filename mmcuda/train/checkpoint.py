@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from mmcuda.data.cohort import Cohort
+from mmcuda.data.config import EVERY_SOURCE, DataConfig
 from mmcuda.errors import UserError
 from mmcuda.models.description import DESCRIPTION, ModelDescription
 from mmcuda.models.encoder import timm_statistics
-from mmcuda.models.storage import WEIGHTS, read_weights, save_weights
+from mmcuda.models.storage import WEIGHTS, find_checkpoint, read_weights, save_weights
 from mmcuda.train.config import PretrainJob
-from mmcuda.train.config_file import load_config, save_config
+from mmcuda.train.config_file import load_config, plain, save_config
 from mmcuda.train.finetune_config import FinetuneJob
 from mmcuda.train.folder import write_json
 
@@ -78,12 +79,30 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"the checkpoint in {folder} is damaged: {error}") from None
 
 
-def load_pretraining(folder: Path) -> PretrainJob:
-    """Return the pretraining of a checkpoint's encoder, fine-tuned since or not."""
+def _load_job(folder: Path) -> PretrainJob | FinetuneJob:
     path = folder / CONFIG
     if path.is_file() and re.search("^finetune:", path.read_text(), flags=re.MULTILINE):
-        return load_config(FinetuneJob, path).pretraining
+        return load_config(FinetuneJob, path)
     return load_config(PretrainJob, path)
+
+
+def load_pretraining(folder: Path) -> PretrainJob:
+    """Return the pretraining of a checkpoint's encoder, fine-tuned since or not."""
+    job = _load_job(folder)
+    return job.pretraining if isinstance(job, FinetuneJob) else job
+
+
+def load_data(folder: Path) -> DataConfig:
+    """Return the data that a checkpoint was trained on last: those of its classifier, if it has one."""
+    job = _load_job(folder)
+    return (job.finetune.data or job.pretraining.data) if isinstance(job, FinetuneJob) else job.data
+
+
+def data_defaults(checkpoint: Path, other_source: bool) -> dict[str, Any]:
+    """Return the options of a checkpoint's data as YAML holds them; for another source, those that every source has."""
+    data = load_data(find_checkpoint(checkpoint))
+    kept = EVERY_SOURCE - {"source"} if other_source else {item.name for item in fields(data)}
+    return {name: value for name, value in plain(asdict(data)).items() if name in kept}
 
 
 def describe_model(job: PretrainJob, cohort: Cohort, targets: Sequence[str] = ()) -> ModelDescription:

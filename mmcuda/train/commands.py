@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmcuda.data.config import DataConfig
 from mmcuda.evaluate.features import extract_features
 from mmcuda.models.encoder import check_encoder
 from mmcuda.models.storage import find_checkpoint, load_encoder
-from mmcuda.train.checkpoint import load_pretraining
 from mmcuda.train.config import EvaluateConfig, PretrainJob
 from mmcuda.train.folder import new_file, write_arrays, write_json, write_text
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import pretrain
-from mmcuda.train.run import describe_rows, load_split_cohort, open_folder, score_checkpoint, to_device
+from mmcuda.train.run import describe_rows, load_cohort_for, load_split_cohort, open_folder, score_checkpoint, to_device
 from mmcuda.train.score_files import rows_as_csv
 from mmcuda.train.screen import level_lines, metrics_table
 
@@ -34,14 +34,15 @@ def pretrain_command(job: PretrainJob, out: Path, resume: bool) -> None:
         print(f"checkpoint  {folder.checkpoint(job.name)}")
 
 
-def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path) -> None:
+def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path, data: DataConfig | None = None) -> None:
     """Score a checkpoint's encoder by linear probes; print the rows and write them to ``out`` (.csv or .json).
 
+    The data are the checkpoint's own where none are given.
     The rows of bags and patients, and of subgroups, are written beside it, to <stem>-levels and <stem>-subgroups.
     """
     place = find_checkpoint(checkpoint)
     outs = [new_file(out.with_stem(f"{out.stem}{part}"), ROWS) for part in ("", "-levels", "-subgroups")]
-    cohort, split = load_split_cohort(load_pretraining(place).data)
+    cohort, split = load_cohort_for(place, data)
     tables = score_checkpoint(place, cohort, split, options, make_accelerator("no").device).tables
     for path, rows in zip(outs, vars(tables).values(), strict=True):
         if rows and out.suffix == ".csv":
@@ -51,10 +52,10 @@ def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path) -> No
     print(metrics_table(tables.metrics), *level_lines(tables.levels), sep="\n")
 
 
-def embed_command(checkpoint: Path, out: Path) -> None:
-    """Write the features of every image of the checkpoint's cohort to ``out`` (.npz or .csv)."""
+def embed_command(checkpoint: Path, out: Path, data: DataConfig | None = None) -> None:
+    """Write the features of every image of a cohort, by default the checkpoint's own, to ``out`` (.npz or .csv)."""
     place, out = find_checkpoint(checkpoint), new_file(out, FEATURES)
-    cohort, split = load_split_cohort(load_pretraining(place).data, needs_targets=False)
+    cohort, split = load_cohort_for(place, data, needs_targets=False)
     encoder = load_encoder(place)
     rows = np.arange(len(cohort.images))
     features = extract_features(to_device(encoder, make_accelerator("no").device), cohort.images, rows)

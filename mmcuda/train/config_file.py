@@ -22,7 +22,7 @@ NO_EFFECT = {"data.cache_dir"}  # may differ between a run and its continuation
 def save_config(config: DataclassInstance, path: Path) -> None:
     """Write ``config`` as YAML, atomically."""
     parser = _parser(type(config))
-    write_text(path, parser.dump(parser.parse_object(_plain(asdict(config)))))
+    write_text(path, parser.dump(parser.parse_object(plain(asdict(config)))))
 
 
 def load_config(kind: type[Config], path: Path) -> Config:
@@ -55,7 +55,7 @@ def check_same(path: Path, saved: DataclassInstance, now: DataclassInstance, may
         now: as continued.
         may_differ: options that may change between a run and its continuation.
     """
-    before, after = (dict(_leaves(_plain(asdict(config)))) for config in (saved, now))
+    before, after = (dict(_leaves(plain(asdict(config)))) for config in (saved, now))
     for option in after | before:
         if option not in NO_EFFECT and option not in may_differ and before.get(option) != after.get(option):
             raise UserError(
@@ -64,12 +64,12 @@ def check_same(path: Path, saved: DataclassInstance, now: DataclassInstance, may
             )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return ``value`` with paths as strings and tuples as lists, as YAML holds them."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -26,7 +26,7 @@ from mmcuda.train.finetune_config import FinetuneConfig
 from mmcuda.train.folder import RunFolder, write_json, write_text
 from mmcuda.train.folds import CrossValidation, cross_validate, fold_rows, out_of_fold_table, patient_folds
 from mmcuda.train.loop import make_accelerator
-from mmcuda.train.run import load_split_cohort, open_folder
+from mmcuda.train.run import load_cohort_for, open_folder
 from mmcuda.train.score_files import ScoreFiles, rows_as_csv
 from mmcuda.train.screen import LABEL, level_lines, metrics_table
 from mmcuda.train.seeding import derive_seed
@@ -41,7 +41,7 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     accelerator = make_accelerator(options.precision)
     place = find_checkpoint(checkpoint)
     job = load_pretraining(place)
-    cohort, split = load_split_cohort(job.data)
+    cohort, split = load_cohort_for(place, options.data)
     encoder = load_encoder(place)
     labelled = label_draws(cohort, split, options.label_fraction, 1, options.seed)[0]
     labelled = labelled[np.isfinite(target_matrix(cohort)[labelled]).any(axis=1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mmcuda.data.config import DataConfig
 from mmcuda.errors import UserError
 from mmcuda.train.config import Optimisation, Precision, PretrainJob, check_positive, check_range
 
@@ -59,6 +60,9 @@ class FinetuneConfig(Optimisation):
     """Share of the training over which the learning rate rises."""
     precision: Precision = "no"
     """Mixed precision: no (fp32), bf16, or fp16 (GPU only)."""
+
+    data: DataConfig | None = None
+    """Other data than those of the pretraining."""
 
     def __post_init__(self) -> None:
         self.check("--")

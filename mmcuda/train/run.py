@@ -21,10 +21,11 @@ from mmcuda.data.split import Split, split_table
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
+from mmcuda.models.description import read_description
 from mmcuda.models.encoder import check_encoder
 from mmcuda.models.storage import load_encoder
 from mmcuda.report import findings, write_report
-from mmcuda.train.checkpoint import load_pretraining
+from mmcuda.train.checkpoint import load_data, load_pretraining
 from mmcuda.train.config import EvaluateConfig, TrainConfig
 from mmcuda.train.config_file import check_same, load_config, save_config
 from mmcuda.train.folder import RunFolder, write_arrays, write_json
@@ -69,6 +70,22 @@ def load_split_cohort(data: DataConfig, needs_targets: bool = True) -> tuple[Coh
     if needs_targets and not cohort.targets:
         raise UserError(f"{cohort.title} has no targets to predict: name their columns with --data.targets")
     return cohort, split_table(cohort.table, data.test_fraction)
+
+
+def load_cohort_for(place: Path, data: DataConfig | None = None, needs_targets: bool = True) -> tuple[Cohort, Split]:
+    """Load the cohort of a checkpoint, or another one with as many channels, and its split.
+
+    Raises:
+        UserError: as :func:`load_split_cohort`, or if the encoder takes another number of channels.
+    """
+    cohort, split = load_split_cohort(data or load_data(place), needs_targets)
+    channels = read_description(place).channels
+    if len(channels) != len(cohort.channel_names):
+        raise UserError(
+            f"the encoder takes {len(channels)} channels ({', '.join(channels)}), the images of {cohort.title} have "
+            f"{len(cohort.channel_names)} ({', '.join(cohort.channel_names)}): choose with --data.channels"
+        )
+    return cohort, split
 
 
 def score_checkpoint(

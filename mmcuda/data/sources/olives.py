@@ -23,7 +23,7 @@ PATH, BIOMARKER_PATH = "File_Path", "Path (Trial/Arm/Folder/Visit/Eye/Image Name
 OLD_PREFIX = "data/Datasets/"
 PATIENT, EYE, TRIAL = "Patient_ID", "Eye_ID", "Trial"
 TRIALS = {"Prime_FULL": "PRIME", "TREX DME": "TREX-DME"}  # by the first folder of a path
-CLINICAL: dict[str, str | dict[str, float]] = {"BCVA": "equal", "CST": {"within": 25.0}}
+CLINICAL = {"BCVA": "equal", "CST": {"within": 25.0}}
 BIOMARKERS = (
     "Atrophy / thinning of retinal layers",
     "Disruption of EZ",

@@ -228,7 +228,7 @@ def test_what_a_table_needs_is_named(tmp_path, option):
 
 
 def test_an_option_of_another_source_is_refused():
-    with pytest.raises(UserError, match=r"--data.file has no meaning for --data lidc"):
+    with pytest.raises(UserError, match=r"--data.file has no meaning for --data lidc, only for table"):
         DataConfig(file="cohort.csv")
     with pytest.raises(UserError, match=r"--data.blank has no meaning for --data table"):
         DataConfig(source="table", blank="missing")
