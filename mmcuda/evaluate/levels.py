@@ -36,17 +36,16 @@ def group_labels(targets: npt.NDArray[np.float32], groups: Groups) -> npt.NDArra
     return labels
 
 
-def group_probabilities(
-    probabilities: Floats, groups: Groups, targets: npt.NDArray[np.float32] | None = None
-) -> Floats:
-    """Return the probabilities [G, T] of groups of images: the mean over their images.
+def group_probabilities(probabilities: Floats, targets: npt.NDArray[np.float32], groups: Groups) -> Floats:
+    """Return the probabilities [G, T] of groups of images: the mean over their images with a label, target by target.
+
+    Probabilities and ``group_labels`` then speak of the same images.
 
     Args:
         probabilities: [n, T], NaN where undefined.
+        targets: [n, T] in {0, 1, NaN}.
         groups: [n] the group of every image; the G groups come in ascending order.
-        targets: [n, T]; with it, the mean is over the images with a label, target by target, so that probabilities
-            and ``group_labels`` speak of the same images.
     """
-    counted = probabilities if targets is None else np.where(np.isfinite(targets), probabilities, np.nan)
+    counted = np.where(np.isfinite(targets), probabilities, np.nan)
     means: Floats = pd.DataFrame(counted).groupby(groups).mean().to_numpy()
     return means

@@ -21,6 +21,7 @@ METRICS = (  # of every row, beside the AUROC with its interval
     *("auprc", "threshold", "sensitivity", "specificity", "precision", "f1", "accuracy", "balanced_accuracy"),
     *("exact_match", "ece", "brier"),
 )
+USUAL_SHARE = 0.9  # of the resamples has both classes; where it is less, the note says so
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,13 @@ def score_rows(
     ]
     averages["exact_match"] = float(mean_ignoring_nan(np.array(matches), axis=0))
     counts = _counts(targets, labelled)
-    undecided = scored & metrics["f1"].isna().to_numpy()
-    reasons = [
-        f"{what} {', '.join(np.array(names)[which])}"
-        for what, which in (("without", ~scored), ("no decisions on", undecided))
-        if which.any()
-    ]
+    undecided, never_positive = (scored & metrics[metric].isna().to_numpy() for metric in ("f1", "precision"))
+    lacking = {
+        "without": ~scored,
+        "no decisions on": undecided,
+        "nothing called positive of": never_positive & ~undecided,
+    }
+    reasons = [f"{what} {', '.join(np.array(names)[which])}" for what, which in lacking.items() if which.any()]
     return [*rows, _row(key, "mean", mean, averages, counts, reasons)]
 
 
@@ -116,7 +118,7 @@ def _reasons(labels: npt.NDArray[np.float32], classifiers: Sequence[Judged], tar
         reasons.append(
             "no threshold" + (f" in {len(trained) - len(decided)} of {len(trained)} draws" if decided else "")
         )
-    elif not any((c.probabilities >= c.thresholds)[:, target].any() for c in decided):
+    elif not any((c.probabilities >= c.thresholds)[np.isfinite(labels), target].any() for c in decided):
         reasons.append("nothing called positive")
     return reasons
 
@@ -131,6 +133,9 @@ def _row(
 ) -> Row:
     """Return one row; ``aurocs`` [1 + R] holds the AUROC of the sample and of its resamples."""
     low, high = interval(aurocs[1:])
+    resamples, known = len(aurocs) - 1, int(np.isfinite(aurocs[1:]).sum())
+    if np.isfinite(aurocs[0]) and known < USUAL_SHARE * resamples:  # few patients have one of the classes
+        reasons = [*reasons, f"interval from {known} of {resamples} resamples"]
     numbers = {"auroc": aurocs[0], "auroc_low": low, "auroc_high": high, **metrics.reindex(METRICS)}
     return {
         **key,

@@ -93,11 +93,11 @@ def _grouped(
     """Return a classifier's probabilities of groups of images, with thresholds chosen on such groups."""
     held_out, groups_held_out = targets[scores.held_out], groups[scores.held_out]
     thresholds = choose_thresholds(
-        group_probabilities(scores.held_out_probabilities, groups_held_out, held_out),
+        group_probabilities(scores.held_out_probabilities, held_out, groups_held_out),
         group_labels(held_out, groups_held_out),
         rule,
     )
-    return Judged(group_probabilities(scores.test, of_test, tested), thresholds)
+    return Judged(group_probabilities(scores.test, tested, of_test), thresholds)
 
 
 def _by_number(value: str) -> tuple[float, str]:

@@ -68,7 +68,9 @@ def level_table(results: Results, levels: pd.DataFrame, targets: list[str]) -> M
         }
         for target in targets
     }
-    return MetricTable("levels", "pretraining", tuple(f"by {level}" for level in of_level), groups, [])
+    rows = levels[(levels["label_fraction"] == results.headline_fraction) & levels["target"].isin(targets)]
+    notes = _notes(rows[rows["auroc"].isna() | (rows["target"] == "mean")], "level")
+    return MetricTable("levels", "pretraining", tuple(f"by {level}" for level in of_level), groups, notes)
 
 
 def subgroup_tables(results: Results, subgroups: pd.DataFrame, targets: list[str]) -> dict[str, MetricTable]:

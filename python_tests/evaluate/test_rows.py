@@ -109,6 +109,28 @@ def test_without_any_image_every_number_is_none():
         assert row["note"]
 
 
+def test_an_interval_from_few_resamples_says_so():
+    targets, classifiers = targets_and_classifiers()
+    targets[:, 0] = 0
+    targets[:2, 0] = 1  # one patient of forty: absent from every third resample
+    rows = rows_of(targets, classifiers)
+    known = int((WEIGHTS[1:, 0] > 0).sum())
+    assert known < 18
+    assert rows["fluid"]["note"] == f"interval from {known} of 20 resamples"
+    assert rows["mean"]["note"] == f"interval from {known} of 20 resamples"
+    assert rows["foci"]["note"] is None
+
+
+def test_a_precision_that_is_undefined_is_told_in_the_mean():
+    targets, (classifier,) = targets_and_classifiers()
+    classifier.thresholds[0] = 1.1
+    rows = rows_of(targets, [classifier])
+    assert rows["fluid"]["note"] == "nothing called positive"
+    assert rows["mean"]["precision"] is None
+    assert rows["mean"]["f1"] is not None
+    assert rows["mean"]["note"] == "nothing called positive of fluid"
+
+
 def test_a_constant_score_is_no_better_than_chance_and_has_no_silent_zero():
     targets, (classifier,) = targets_and_classifiers()
     classifier.probabilities[:, 0], classifier.thresholds[0] = 0.4, np.nan
