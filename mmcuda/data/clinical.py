@@ -17,6 +17,7 @@ from mmcuda.data.table import ClinicalLabel
 from mmcuda.labels import Equal, Rbf, Relation, Within
 
 GRADES = 10  # a column of at most so many different whole numbers is taken as grades
+CATEGORIES = 20  # a column of more different words, most of them rare, is taken as free text
 TOLERANCE_SHARE = 0.25  # of the standard deviation: of normal values, one other in seven is then a positive
 ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # first digits of a proposed tolerance
 
@@ -75,7 +76,7 @@ def infer_rule(sheet: Sheet, column: str) -> Inferred:
     if known.str.match(DATE).mean() > 0.5:
         return Inferred(None, f'it holds dates such as "{known.iloc[0]}"; give an age or a number of days instead')
     if not is_numeric(texts):
-        if 2 * different > len(known):
+        if different > CATEGORIES and 2 * different > len(known):
             return Inferred(None, f"{different} of {len(known)} cells differ, so hardly two images share a value")
         return Inferred(Rule("equal"), f"{different} categories")
     numbers = read_numbers(sheet, column)[0]
@@ -130,9 +131,13 @@ def _numeric_label(column: str, numbers: Floats, rule: Rule) -> ClinicalLabel:
     span = f"{column}, {len(np.unique(known))} different values from {low:g} to {high:g}"
     if rule.kind in ("bins", "quantiles"):
         shares = np.arange(1, rule.amount) / rule.amount
-        cuts = low + shares * (high - low) if rule.kind == "bins" else np.unique(np.quantile(known, shares))
-        binned = np.where(np.isfinite(numbers), np.searchsorted(cuts, numbers, side="right"), np.nan)
-        named = "of equal width" if rule.kind == "bins" else "of equal size"
+        if rule.kind == "bins":
+            cuts, named = low + shares * (high - low), "of equal width"
+            bins = np.searchsorted(cuts, numbers, side="right")
+        else:  # a value that many share, such as 0, stays below its cut, apart from those above
+            cuts, named = np.unique(np.quantile(known, shares)), "of equal size"
+            bins = np.searchsorted(cuts, numbers, side="left")
+        binned = np.where(np.isfinite(numbers), bins, np.nan)
         at = ", ".join(f"{cut:.4g}" for cut in cuts)
         return ClinicalLabel(binned, Equal(), f"{span}, in {len(cuts) + 1} bins {named}, cut at {at}", rule.weight)
     relations: dict[str, Callable[[float], Relation]] = {"within": Within, "rbf": Rbf}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DELIMITERS = (",", ";", "\t")
 FORMATS = (".csv", ".csv.gz", ".tsv", ".parquet", ".xlsx")
 SHOWN = 20  # column names in one message
-MISSING_WORDS = ("na", "n/a", "nan", "null", "none")  # read as missing, with a warning; the empty cell without
+MISSING_WORDS = ("na", "n/a", "nan", "null")  # read as missing, with a warning; "none" may well be a grade
 
 
 class Place(NamedTuple):
@@ -197,7 +197,7 @@ def _read_parquet(path: Path) -> Sheet:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, ValueError) as error:
         raise UserError(f"{path} is not a valid .parquet file: {error}") from error
     names = _column_names(path.name, table.column_names)
