@@ -57,6 +57,11 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
     Raises:
         UserError: if there is no model at ``path``, or it is damaged.
         ModuleNotFoundError: if the packages of ``pip install 'mmcuda[train]'`` are missing.
+
+    Example:
+        >>> model = mmcuda.load("runs/tuned")
+        >>> model.predict(["a.png", "b.dcm"]).shape == (2, len(model.targets))
+        True
     """
     from mmcuda.predict import load  # its packages are needed here alone
 

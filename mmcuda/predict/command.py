@@ -48,7 +48,7 @@ def predict_command(checkpoint: Path, options: PredictConfig, out: Path) -> None
     scores = np.concatenate([model.predict(batch, options.batch_size) for batch in batches])
     table = pd.DataFrame(columns | dict(zip(model.targets, scores.T, strict=True)))
     write_text(out, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    print(f"{'scores':<{LABEL}}{len(table):,} images, {len(model.targets)} targets in {out}")
+    print(f"{'scores':<{LABEL}}{len(table):,} images, targets: {', '.join(model.targets)}, in {out}")
 
 
 def images_of_folder(folder: Path, model: ModelDescription, batch_size: int) -> tuple[Columns, Batches]:

@@ -16,7 +16,7 @@ MAY_GROW = {"arms", "baseline", "seeds", "processes", "evaluate.label_fractions"
 
 def from_scratch() -> FinetuneConfig:
     """Return the defaults of the supervised arm: all layers learn alike, as none of them knows anything yet."""
-    return FinetuneConfig(mode="full", epochs=12, learning_rate=3e-3, layer_decay=1.0)
+    return FinetuneConfig(mode="full", epochs=12, learning_rate=3e-3, head_learning_rate=3e-3, layer_decay=1.0)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ class FinetuneConfig(Optimisation):
     """Passes over the labelled images."""
     batch_size: int = 128
     """Images per step, over all devices."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Highest learning rate of the encoder's last layer (AdamW, cosine)."""
-    head_learning_rate: float = 3e-3
+    head_learning_rate: float = 3e-2
     """Highest learning rate of the linear layer."""
     layer_decay: float = 0.75
     """The learning rate of each layer of the encoder, relative to that of the layer above it."""

@@ -35,7 +35,7 @@ def test_every_image_of_a_folder_gets_its_probabilities(model_folder, model, pic
     folder, names = pictures
     out = tmp_path / "scores.csv"
     assert main(["predict", str(model_folder), "--images", str(folder), "--out", str(out)]) == 0
-    assert f"5 images, 2 targets in {out}" in capsys.readouterr().out
+    assert f"scores    5 images, targets: drusen, fluid, in {out}" in capsys.readouterr().out
     assert list(rows_of(out)[0]) == ["image", "drusen", "fluid"]
     check(rows_of(out), sorted(names), model, folder)
 
