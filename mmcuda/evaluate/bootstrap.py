@@ -74,6 +74,23 @@ def difference(first: Floats, second: Floats) -> Difference:
     return Difference(float(first[0] - second[0]), *interval(resampled), p, count)
 
 
+def with_mean(scores: Floats) -> Floats:
+    """Append to the scores of targets, [T, 1 + R], their mean over the targets that have one.
+
+    It is NaN in a resample in which one of these has none: another set of targets would not be comparable.
+    """
+    defined = np.isfinite(scores[:, 0])
+    mean = scores[defined].mean(axis=0) if defined.any() else np.full(scores.shape[1], np.nan)
+    return np.concatenate([scores, mean[None]])
+
+
+def differences(first: Floats, second: Floats) -> list[Difference]:
+    """Return the ``difference`` of every target's scores, [T, 1 + R] each, then of the mean over those in both."""
+    both = np.isfinite(first[:, :1] + second[:, :1])
+    one, two = (with_mean(np.where(both, scores, np.nan)) for scores in (first, second))
+    return [difference(*pair) for pair in zip(one, two, strict=True)]
+
+
 def paired_difference(
     first: Sequence[Floats],
     second: Sequence[Floats],
@@ -96,8 +113,4 @@ def paired_difference(
     one, two = (
         mean_of_draws(np.stack([auroc_of_targets(s, targets, weights) for s in side])) for side in (first, second)
     )
-    found = {name: difference(one[t], two[t]) for t, name in enumerate(names)}
-    both = np.isfinite(one[:, 0] + two[:, 0])
-    undefined = np.full(len(weights), np.nan)
-    means = [scores[both].mean(axis=0) if both.any() else undefined for scores in (one, two)]
-    return found | {"mean": difference(means[0], means[1])}
+    return dict(zip([*names, "mean"], differences(one, two), strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mmcuda.evaluate.bootstrap import interval, mean_of_draws
+from mmcuda.evaluate.bootstrap import interval, mean_of_draws, with_mean
 from mmcuda.evaluate.calibration import calibration_metrics
 from mmcuda.evaluate.metrics import Floats, auprc_of_targets, auroc_of_targets, mean_ignoring_nan
 from mmcuda.evaluate.threshold import decision_metrics, exact_match
@@ -53,7 +53,8 @@ def score_rows(
         labelled: [l, T] the labels that classifiers were trained on; only counted.
         weights: [1 + R, n] of ``bootstrap_weights``.
     """
-    aurocs = mean_of_draws(np.stack([auroc_of_targets(c.probabilities, targets, weights) for c in classifiers]))
+    draws = np.stack([auroc_of_targets(c.probabilities, targets, weights) for c in classifiers])
+    aurocs = with_mean(mean_of_draws(draws))
     found = [_target_metrics(c, targets) for c in classifiers]
     metrics = pd.DataFrame(mean_ignoring_nan(np.stack(found), axis=0), columns=found[0].columns)
     rows = []
@@ -61,9 +62,7 @@ def score_rows(
         counts = _counts(targets[:, [t]], [labels[:, [t]] for labels in labelled])
         rows.append(_row(key, name, aurocs[t], metrics.loc[t], counts, _reasons(targets[:, t], classifiers, t)))
 
-    scored = np.isfinite(aurocs[:, 0])
-    # A resample in which a target lost a class has no mean: another set of targets would not be comparable.
-    mean = aurocs[scored].mean(axis=0) if scored.any() else np.full(len(weights), np.nan)
+    scored = np.isfinite(aurocs[:-1, 0])
     averages = metrics[scored].drop(columns="threshold").mean(skipna=False)
     matches = [
         exact_match(c.probabilities[:, scored], targets[:, scored], c.thresholds[..., scored]) for c in classifiers
@@ -77,7 +76,7 @@ def score_rows(
         "nothing called positive of": never_positive & ~undecided,
     }
     reasons = [f"{what} {', '.join(np.array(names)[which])}" for what, which in lacking.items() if which.any()]
-    return [*rows, _row(key, "mean", mean, averages, counts, reasons)]
+    return [*rows, _row(key, "mean", aurocs[-1], averages, counts, reasons)]
 
 
 def _target_metrics(classifier: Judged, targets: Targets) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mmcuda.evaluate.bootstrap import SEED, Difference, difference, interval
+from mmcuda.evaluate.bootstrap import SEED, Difference, differences, interval, with_mean
 from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.rows import METRICS, Row
 from mmcuda.report.results import Results
@@ -55,15 +55,15 @@ def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
             own, others = (_of_seeds(scores, name, fraction) for name in (arm, config.baseline))
             if not own:
                 continue
-            aurocs = _with_mean(over_seeds(list(own.values())))
+            aurocs = with_mean(over_seeds(list(own.values())))
             pairs = sorted(own.keys() & others.keys()) if arm != config.baseline else []
-            differences = [UNPAIRED] * len(targets)
+            found = [UNPAIRED] * len(targets)
             if pairs:
-                differences = paired_differences([own[seed] for seed in pairs], [others[seed] for seed in pairs])
+                found = differences(*(over_seeds([side[seed] for seed in pairs]) for side in (own, others)))
             for position, target in enumerate(targets):
                 key = (arm, fraction, target)
                 low, high = interval(aurocs[position, 1:])
-                value, found = float(aurocs[position, 0]), differences[position]
+                value, gap = float(aurocs[position, 0]), found[position]
                 rows.append(
                     {
                         **dict(zip(means.index.names, key, strict=True)),
@@ -75,10 +75,10 @@ def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
                         **means.loc[key].to_dict(),
                         "baseline": config.baseline,
                         "pairs": len(pairs),
-                        "difference": found.value,
-                        "difference_low": found.low,
-                        "difference_high": found.high,
-                        "p": found.p,
+                        "difference": gap.value,
+                        "difference_low": gap.low,
+                        "difference_high": gap.high,
+                        "p": gap.p,
                         "baseline_fraction": results.fraction_needed(config.baseline, value, target),
                     }
                 )
@@ -107,25 +107,3 @@ def over_seeds(aurocs: Sequence[Floats]) -> Floats:
     count = (used * times).sum(axis=0)
     total = (np.where(used, stacked, 0.0) * times).sum(axis=0)
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
-
-
-def paired_differences(first: Sequence[Floats], second: Sequence[Floats]) -> list[Difference]:
-    """Return how much higher the first arm's AUROC is than the second's: for every target, then for their mean.
-
-    The mean is over the targets with an AUROC in both.
-
-    Args:
-        first: of each seed, [T, 1 + R].
-        second: of the same seeds.
-    """
-    one, two = over_seeds(first), over_seeds(second)
-    defined = np.isfinite(one[:, :1] + two[:, :1])
-    one, two = (_with_mean(np.where(defined, side, np.nan)) for side in (one, two))
-    return [difference(*pair) for pair in zip(one, two, strict=True)]
-
-
-def _with_mean(aurocs: Floats) -> Floats:
-    """Append to [T, 1 + R] the mean over the targets with an AUROC."""
-    defined = np.isfinite(aurocs[:, 0])
-    mean = aurocs[defined].mean(axis=0) if defined.any() else np.full(aurocs.shape[1], np.nan)
-    return np.concatenate([aurocs, mean[None]])

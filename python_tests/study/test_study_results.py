@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from mmcuda.evaluate.bootstrap import differences
 from mmcuda.evaluate.rows import METRICS
 from mmcuda.study.cells import Cell, CellScores
 from mmcuda.study.config import StudyConfig
-from mmcuda.study.results import over_seeds, paired_differences, result_table
+from mmcuda.study.results import over_seeds, result_table
 from mmcuda.train.config import EvaluateConfig
 
 RESAMPLES = 400
@@ -38,18 +39,18 @@ def test_a_seed_without_an_auroc_counts_for_the_other_targets_only():
 
 def test_pairs_are_surer_than_the_scores_that_they_are_taken_from():
     first, second = [aurocs(0.72, seed) for seed in range(4)], [aurocs(0.70, 10 + seed) for seed in range(4)]
-    *targets, mean = paired_differences(first, second)
+    *targets, mean = differences(over_seeds(first), over_seeds(second))
     assert mean.value == pytest.approx(np.mean([target.value for target in targets]))
     assert mean.value == pytest.approx(0.02, abs=0.02)
     assert mean.high - mean.low < 0.03 < np.ptp(np.percentile(over_seeds(first)[0, 1:], [2.5, 97.5]))
-    same = paired_differences(first, first)
+    same = differences(over_seeds(first), over_seeds(first))
     assert [difference.p for difference in same] == [1.0] * 3
 
 
 def test_the_mean_is_over_the_targets_that_both_have():
     first, second = [aurocs(0.7, 0)], [aurocs(0.6, 1)]
     first[0][1], second[0][1] = 0.9, np.nan
-    one, two, mean = paired_differences(first, second)
+    one, two, mean = differences(over_seeds(first), over_seeds(second))
     assert np.isnan(two.value)
     assert mean == one
 
