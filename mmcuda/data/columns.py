@@ -38,7 +38,8 @@ def read_texts(sheet: Sheet, column: str) -> tuple[pd.Series, list[Problem]]:
     if not said.any():
         return texts, []
     first = int(np.flatnonzero(said)[0])
-    message = f'"{texts.iloc[first]}" counts as missing, here and in {int(said.sum()) - 1} more cells'
+    cells = f"such words are in {int(said.sum()):,} of {len(texts):,} cells"
+    message = f'"{texts.iloc[first]}" counts as missing ({cells})'
     return texts.mask(said, ""), [Problem("warning", sheet.where(first, column), message)]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcuda.data.table import SIDES, CohortTable
+from mmcuda.errors import UserError
 
 Indices = npt.NDArray[np.int64]
 Patients = npt.NDArray[np.str_]
@@ -27,12 +28,20 @@ class Split:
         """The sides by name, in the order of ``SIDES``."""
         return {side: getattr(self, side) for side in SIDES}
 
+    def side_of_each(self, images: int) -> npt.NDArray[np.str_]:
+        """Return the name of the side of each image, [images], "" where it is on none."""
+        names = np.full(images, "", dtype=f"U{max(map(len, SIDES))}")
+        for side, rows in self.sides.items():
+            names[rows] = side
+        return names
+
 
 def split_table(table: CohortTable, test_fraction: float) -> Split:
     """Return the split that the table gives, or else draw one by patient.
 
     Raises:
-        ValueError: if a patient is on two sides, or there are fewer than two patients to draw from.
+        ValueError: if a patient is on two sides.
+        UserError: if there are fewer than two patients to draw from.
     """
     if table.split is None:
         return split_by_patient(table.patients, test_fraction, SPLIT_SEED)
@@ -50,7 +59,8 @@ def split_by_patient(patients: Patients, test_fraction: float, seed: int) -> Spl
         seed: the same seed gives the same split.
 
     Raises:
-        ValueError: if ``test_fraction`` is out of range or there are fewer than two patients.
+        ValueError: if ``test_fraction`` is out of range.
+        UserError: if there are fewer than two patients.
     """
     from sklearn.model_selection import GroupShuffleSplit  # a second to import: only where a split is drawn
 
@@ -58,7 +68,7 @@ def split_by_patient(patients: Patients, test_fraction: float, seed: int) -> Spl
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
     names = np.unique(patients)
     if len(names) < 2:
-        raise ValueError(f"patients must name at least 2 patients to split, got {len(names)}")
+        raise UserError(f"a split needs at least 2 patients, got {len(names)}")
     test_count = min(max(round(test_fraction * len(names)), 1), len(names) - 1)
     splitter = GroupShuffleSplit(n_splits=1, test_size=test_count, random_state=seed)
     train, test = next(splitter.split(patients, groups=patients))

@@ -59,7 +59,7 @@ def embed_command(checkpoint: Path, out: Path, data: DataConfig | None = None) -
     encoder = load_encoder(place)
     rows = np.arange(len(cohort.images))
     features = extract_features(to_device(encoder, make_accelerator("no").device), cohort.images, rows)
-    columns = describe_rows(cohort, rows) | {"split": np.where(np.isin(rows, split.test), "test", "train")}
+    columns = describe_rows(cohort, rows) | {"split": split.side_of_each(len(rows))}
     if out.suffix == ".npz":
         write_arrays(out, columns | {"features": features})
     else:

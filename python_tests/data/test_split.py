@@ -37,8 +37,13 @@ def test_split_refuses_a_fraction_out_of_range(lidc, fraction):
         split_by_patient(lidc.patients, fraction, seed=0)
 
 
+def test_sides_by_name():
+    split = Split(np.array([0, 3]), np.array([1]), validation=np.array([4]))
+    assert split.side_of_each(6).tolist() == ["train", "test", "", "train", "validation", ""]
+
+
 def test_one_patient_cannot_be_split():
-    with pytest.raises(ValueError, match="at least 2 patients"):
+    with pytest.raises(ValueError, match="a split needs at least 2 patients, got 1"):
         split_by_patient(np.array(["a", "a"]), 0.5, seed=0)
 
 

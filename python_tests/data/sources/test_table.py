@@ -161,7 +161,7 @@ def test_words_for_missing_are_counted_once(tmp_path):
     frame["cst"] = [str(value) for value in frame["cst"]]  # the missing value becomes "nan"
     frame.loc[9, "cst"] = "NA"
     assert problems(write_table(tmp_path, frame, with_images=False), clinical=("cst",)) == [
-        'warning cohort.csv row 5 column cst: "nan" counts as missing, here and in 1 more cells'
+        'warning cohort.csv row 5 column cst: "nan" counts as missing (such words are in 2 of 24 cells)'
     ]
 
 
