@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 from data.tables import patients_table, write_table
+from PIL import Image
 from test_cli import fails
 
 from mmcuda.cli import main
@@ -120,10 +121,26 @@ def test_a_classifier_remembers_the_data_it_was_trained_on(capsys, checkpoint, t
 
 
 def test_another_source_starts_from_its_own_defaults(capsys, checkpoint, tmp_path):
-    message = fails(capsys, "embed", str(checkpoint), "--out", str(tmp_path / "x.npz"), "--data", "lidc")
+    """Also the same source named again: nothing of the checkpoint's table is left."""
+    path = write_table(tmp_path, name="colour.csv", with_images=False)
+    for name in patients_table()["image"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (200, 100, 0)).save(tmp_path / name)
+    arguments = [
+        "embed",
+        str(checkpoint),
+        "--out",
+        str(tmp_path / "x.npz"),
+        "--data",
+        "table",
+        "--data.file",
+        str(path),
+    ]
+    assert fails(capsys, *arguments).startswith("--data.image is required for --data table")
+    message = fails(capsys, *arguments, "--data.image", "image", "--data.group", "patient")
     assert message == (
-        "the encoder takes 1 channels (grey), the images of LIDC nodule readings have 3 (largest slice, thickness, "
-        "coronal projection): choose with --data.channels"
+        "the encoder takes 1 channels (grey), the images of colour have 3 (red, green, blue): "
+        "choose with --data.channels"
     )
 
 
