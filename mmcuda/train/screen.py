@@ -71,12 +71,16 @@ def metrics_table(rows: Sequence[Row]) -> str:
 
 
 def level_lines(rows: Sequence[Row]) -> list[str]:
-    """Return a line a level above the image (bag, patient): the mean AUROC at every label fraction."""
+    """Return a line a level above the image (bag, patient): the mean AUROC at every label fraction, over how many."""
     lines = []
     for level in dict.fromkeys(row["level"] for row in rows):
-        means = [row for row in rows if row["level"] == level and row["target"] == "mean"]
-        scores = ", ".join(f"{_short(row['auroc'])} at {percent(float(row['label_fraction'] or 0))}" for row in means)
-        lines.append(f"{f'by {level}':<{LABEL + 2}}mean AUROC {scores}")
+        scores = []
+        for fraction in dict.fromkeys(row["label_fraction"] for row in rows):
+            *targets, mean = (row for row in rows if (row["level"], row["label_fraction"]) == (level, fraction))
+            scored = sum(row["auroc"] is not None for row in targets)
+            of_some = f" ({scored} of {len(targets)} targets)" if scored < len(targets) else ""
+            scores.append(f"{_short(mean['auroc'])} at {percent(float(fraction or 0))}{of_some}")
+        lines.append(f"{f'by {level}':<{LABEL + 2}}mean AUROC {', '.join(scores)}")
     return lines
 
 

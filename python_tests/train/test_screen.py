@@ -48,7 +48,7 @@ def test_what_is_missing_is_told_below_the_table():
 def test_a_level_is_one_line():
     rows = [row | {"level": "patient"} for row in rows_of({"clinical": {0.05: 0.61, 1.0: None}})]
     assert [line.replace("\xa0", " ") for line in level_lines(rows)] == [
-        "by patient  mean AUROC .610 at 5 %, - at 100 %"
+        "by patient  mean AUROC .610 at 5 %, - at 100 % (0 of 1 targets)"
     ]
     assert level_lines([]) == []
 
