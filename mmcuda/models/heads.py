@@ -47,14 +47,17 @@ class Classifier(nn.Module):
     Args:
         encoder: of timm.
         targets: names of the T targets.
-        frozen: the encoder keeps its weights, and its BatchNorm the running statistics, in training mode too.
+        frozen: the encoder keeps its weights, and all of it stays in eval mode.
+        keep_statistics: BatchNorm uses its running statistics in training, too, and keeps them.
     """
 
-    def __init__(self, encoder: nn.Module, targets: Sequence[str], frozen: bool = False) -> None:
+    def __init__(
+        self, encoder: nn.Module, targets: Sequence[str], frozen: bool = False, keep_statistics: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(not frozen)
         self.linear = nn.Linear(feature_size(encoder), len(targets))
-        self.targets, self.frozen = tuple(targets), frozen
+        self.targets, self.frozen, self.keep_statistics = tuple(targets), frozen, keep_statistics
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of ``images``."""
@@ -62,10 +65,11 @@ class Classifier(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, of the linear layer alone if the encoder is frozen."""
+        """Set training mode, except for what is frozen or keeps its statistics."""
         super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
+        for module in self.encoder.modules():
+            if self.frozen or (self.keep_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm)):
+                module.training = False
         return self
 
 

@@ -77,7 +77,9 @@ def finetune(
     matrix = matrix[:, [list(cohort.targets).index(target) for target in names]]
 
     torch.manual_seed(derive_seed(options.seed, "classifier"))
-    model = Classifier(encoder, names, options.frozen).to(accelerator.device)
+    # From a linear layer that was fitted to the features of eval mode, training goes on with these features.
+    from_linear = options.mode == "linear_full"
+    model = Classifier(encoder, names, options.frozen, keep_statistics=from_linear).to(accelerator.device)
     if options.mode in ("logistic", "linear_full") and not folder.checkpoint(name).exists():
         _fit_head(model, cohort, labelled, matrix[labelled], options)
     criterion = TargetLoss(options.loss, options.class_weights, options.focal_gamma, matrix[labelled])

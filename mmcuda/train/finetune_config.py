@@ -20,7 +20,8 @@ class FinetuneConfig(Optimisation):
 
     mode: Mode = "logistic"
     """logistic: logistic regression on frozen features; linear: the linear layer on the frozen encoder by gradient
-    descent (BatchNorm stays in eval mode); full: all weights; linear_full: logistic, then all weights from there."""
+    descent; full: all weights; linear_full: logistic, then all weights from there. BatchNorm is in eval mode but in
+    full."""
     loss: Loss = "bce"
     """bce: binary cross-entropy, mean over all labelled cells; ce: cross-entropy of each target, mean over the targets,
     so that a target with few labels counts as much as one with many."""

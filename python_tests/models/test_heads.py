@@ -32,6 +32,17 @@ def test_a_frozen_encoder_keeps_weights_and_batch_norm_statistics_in_training_mo
     assert all(parameter.requires_grad for parameter in again.parameters())
 
 
+def test_a_classifier_may_keep_the_statistics_of_batch_norm_and_train_the_rest():
+    classifier = Classifier(build_encoder("darknet_tiny", 1, 32), ["drusen"], keep_statistics=True).train()
+    images = torch.rand(4, 1, 16, 16)
+    before = copy.deepcopy(classifier.encoder.state_dict())
+    logits = classifier(images)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.encoder.state_dict().items())
+    assert torch.equal(classifier.eval()(images), logits)
+    logits.sum().backward()
+    assert classifier.encoder.stem.conv1.conv.weight.grad.abs().sum() > 0
+
+
 def test_an_encoder_that_is_not_of_timm_is_refused():
     with pytest.raises(ValueError, match="encoder must be a timm model with num_features, got Linear"):
         Classifier(torch.nn.Linear(3, 4), ["drusen"])
