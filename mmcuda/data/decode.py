@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mmcuda.data.problems import ImageError, Problem
 from mmcuda.data.table import CohortTable, ImageSource, Picture
 
+BLANK = "blank"  # digest of an image that shows nothing: such images are not copies of each other
 BLOCK = 256  # images read before the next ones are asked for
 ROWS_NAMED = 3  # in one problem
 Rows = npt.NDArray[np.int64]
@@ -26,7 +27,7 @@ class ImageFacts:
 
     widths: npt.NDArray[np.int32]  # [N] of the inputs, in pixels
     heights: npt.NDArray[np.int32]  # [N]
-    digests: npt.NDArray[np.bytes_]  # [N] equal = the same image
+    digests: npt.NDArray[np.bytes_]  # [N] equal = the same image, or BLANK
     problems: list[Problem] = field(default_factory=list)  # one for each input that cannot be read
 
 
@@ -82,8 +83,17 @@ def examine_images(table: CohortTable, size: int) -> ImageFacts:
                 facts.problems.append(image_problem(picture, table.row_numbers[rows]))
             else:
                 facts.widths[rows], facts.heights[rows] = picture.width, picture.height
-                facts.digests[rows] = picture.digest.encode()
+                facts.digests[rows] = digest_of(picture).encode()
     return facts
+
+
+def digest_of(picture: Picture) -> str:
+    """Return the digest of an image, or ``BLANK`` if every pixel of it, its padding aside, is the same."""
+    size = picture.pixels.shape[1]
+    width, height = (max(1, round(size * side / max(picture.width, picture.height))) for side in picture[1:3])
+    left, top = (size - width) // 2, (size - height) // 2
+    content = picture.pixels[:, top : top + height, left : left + width]
+    return BLANK if (content == content[:, :1, :1]).all() else picture.digest
 
 
 def image_problem(error: ImageError, row_numbers: Rows) -> Problem:

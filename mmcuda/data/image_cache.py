@@ -20,7 +20,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from mmcuda.data.cache import default_cache_dir, read_array, writable_folder
-from mmcuda.data.decode import ImageFacts, Rows, group_rows, image_problem, read_pictures, reader_threads
+from mmcuda.data.decode import ImageFacts, Rows, digest_of, group_rows, image_problem, read_pictures, reader_threads
 from mmcuda.data.problems import ImageError, raise_errors
 from mmcuda.data.table import CohortTable
 from mmcuda.errors import UserError
@@ -137,7 +137,7 @@ class ImageCache:
                         problems.append(image_problem(picture, self.table.row_numbers[rows]))
                         continue
                     content = np.ascontiguousarray(picture.pixels).tobytes()
-                    known = (zlib.crc32(content), picture.width, picture.height, picture.digest)
+                    known = (zlib.crc32(content), picture.width, picture.height, digest_of(picture))
                     for row in rows.tolist():
                         pixels.write(row, content)
                         records.write(row, np.array((True, stamps[row], *known), RECORD).tobytes())

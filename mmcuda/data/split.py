@@ -45,9 +45,14 @@ def split_table(table: CohortTable, test_fraction: float) -> Split:
     """
     if table.split is None:
         return split_by_patient(table.patients, test_fraction, SPLIT_SEED)
-    split = Split(**{side: np.flatnonzero(table.split == side) for side in SIDES})
+    split = given_split(table.split)
     check_no_leak(table.patients, split)
     return split
+
+
+def given_split(sides: npt.NDArray[np.str_]) -> Split:
+    """Return the split of a column [N] of ``SIDES``, whoever is on two of them."""
+    return Split(**{side: np.flatnonzero(sides == side) for side in SIDES})
 
 
 def split_by_patient(patients: Patients, test_fraction: float, seed: int) -> Split:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mmcuda.data.summary import summarise_table
 from mmcuda.errors import Unfinished, UserError
 from mmcuda.models.encoder import check_encoder
 from mmcuda.report.study import Study, study_findings, write_study_report
@@ -27,7 +28,7 @@ from mmcuda.train.folder import write_arrays, write_json, write_text
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.run import load_split_cohort, open_folder
 from mmcuda.train.screen import LABEL, data_lines, probe_table
-from mmcuda.train.summary import choose_samples, describe_environment, summarise_cohort
+from mmcuda.train.summary import choose_samples, describe_environment
 
 
 class StudyRun:
@@ -58,7 +59,7 @@ class StudyRun:
         Raises:
             Unfinished: at the end, if cells failed.
         """
-        summary = summarise_cohort(self.cohort, self.split, self.config.pretrain.batch_size)
+        summary = summarise_table(self.cohort.table, self.split, self.config.pretrain.batch_size)
         print(data_lines(summary, self.config.pretrain.batch_size), flush=True)
         write_json(self.root / "cohort.json", summary)
         write_arrays(self.root / "samples.npz", choose_samples(self.cohort, self.split))

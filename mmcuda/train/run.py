@@ -18,6 +18,7 @@ from mmcuda.data import load_cohort
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.config import DataConfig
 from mmcuda.data.split import Split, split_table
+from mmcuda.data.summary import summarise_table
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
@@ -33,7 +34,7 @@ from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import pretrain
 from mmcuda.train.score_files import ScoreFiles
 from mmcuda.train.screen import LABEL, data_lines, probe_table
-from mmcuda.train.summary import choose_samples, describe_environment, summarise_cohort
+from mmcuda.train.summary import choose_samples, describe_environment
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -129,7 +130,7 @@ class TrainRun:
 
     def run(self) -> None:
         """Pretrain every encoder, score it, report; only the first process scores and reports."""
-        summary = summarise_cohort(self.cohort, self.split, self.config.pretrain.batch_size)
+        summary = summarise_table(self.cohort.table, self.split, self.config.pretrain.batch_size)
         main = self.accelerator.is_main_process
         if main:
             print(data_lines(summary, self.config.pretrain.batch_size), flush=True)

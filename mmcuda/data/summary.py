@@ -1,0 +1,68 @@
+"""What a run and a report say about a cohort: sizes, split, clinical labels, targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcuda.data.positives import positives_per_batch
+from mmcuda.data.split import Split, patients_on_two_sides
+from mmcuda.data.table import CohortTable
+
+
+def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[str, Any]:
+    """Return the content of cohort.json.
+
+    Args:
+        table: the cohort.
+        split: its sides.
+        batch_size: images in a batch, for the number of positives in it.
+    """
+    sides = {side: rows for side, rows in split.sides.items() if len(rows)}
+    shared = len(patients_on_two_sides(table.patients, split))
+    counts = {
+        name: {side: _count(values[rows]) for side, rows in sides.items()} for name, values in table.targets.items()
+    }
+    return {
+        "name": table.name,
+        "title": table.title,
+        "statement": table.statement,
+        "notes": list(table.notes),
+        "images": len(table),
+        "patients": len(np.unique(table.patients)),
+        "bags": len(np.unique(table.bags)),
+        "split": {
+            side: {"images": len(rows), "patients": len(np.unique(table.patients[rows]))}
+            for side, rows in sides.items()
+        },
+        "leak_check": f"failed: {shared} patients on two sides" if shared else "passed: no patient on both sides",
+        "clinical": {
+            name: {
+                "relation": str(label.relation),
+                "description": label.description,
+                "weight": label.weight,
+                "missing": float(np.isnan(label.values).mean()),
+                "positives_per_batch": positives_per_batch(label, split.train, batch_size),
+            }
+            for name, label in table.clinical.items()
+        },
+        "targets": counts,
+        "single_class_targets": [
+            name
+            for name, of_sides in counts.items()
+            if any(0 in (count["positive"], count["negative"]) for side, count in of_sides.items() if side in JUDGED)
+        ],
+    }
+
+
+JUDGED = ("train", "test")  # the sides on which a target needs both classes
+
+
+def _count(values: npt.NDArray[np.float32]) -> dict[str, int]:
+    return {
+        "positive": int((values == 1).sum()),
+        "negative": int((values == 0).sum()),
+        "unlabelled": int(np.isnan(values).sum()),
+    }
