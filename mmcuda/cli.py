@@ -1,4 +1,4 @@
-"""The command line: ``mmcuda train|study|pretrain|finetune|evaluate|embed|predict|export|info|selfcheck``.
+"""The command line: ``mmcuda train|study|pretrain|finetune|evaluate|embed|predict|export|data|info|selfcheck``.
 
 Every option of the training flow is a field of a configuration class of ``mmcuda.train.config``; ``--config FILE``
 reads them from YAML and flags override it. What the user can put right ends in one line on stderr and exit code 2; any
@@ -13,10 +13,11 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mmcuda.commands import RUN, RUN_DATA
 from mmcuda.errors import Unfinished, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,10 +32,15 @@ COMMANDS = {
     "embed": "write the features of a pretrained encoder",
     "predict": "write the probabilities of new images",
     "export": "write a model for other programs, as safetensors or ONNX",
+    "data": "check a cohort before training on it, or decode its images: mmcuda data check, mmcuda data cache",
     "info": "show versions, devices and kernels",
     "selfcheck": "check the kernels on this machine and time them, for an issue",
 }
 DATA_OF_CHECKPOINT = ("finetune", "evaluate", "embed")  # commands whose data are the checkpoint's where not given
+DATA_COMMANDS = {
+    "check": "list everything that is wrong with a cohort: cells, images, labels, leaks between the sides of its split",
+    "cache": "decode the images of a cohort once, for all trainings on it",
+}
 EXTRA_OF_PACKAGE = {"pylidc": "demo", "onnx": "export", "onnxscript": "export"}  # all others are in the extra `train`
 
 
@@ -67,21 +73,26 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    command = arguments[0] if arguments else ""
-    if command in PLAIN:
+    words = list(arguments)
+    commands, runs, prog = COMMANDS, RUN, "mmcuda"
+    if words[:1] == ["data"]:
+        commands, runs, prog = DATA_COMMANDS, RUN_DATA, f"mmcuda {words.pop(0)}"
+    command = words[0] if words else ""
+    if command in PLAIN and commands is COMMANDS:
         try:
-            return PLAIN[command](arguments[1:])
+            return PLAIN[command](words[1:])
         except SystemExit:  # --help
             return 0
-    if command not in COMMANDS and not command.startswith("-"):
+    if command not in commands and not command.startswith("-"):
         raise UserError(
-            f"COMMAND must be one of {', '.join(COMMANDS)}, got '{command}'{did_you_mean(command, [*COMMANDS])}"
+            f"{prog.removeprefix('mmcuda').lstrip()} COMMAND must be one of {', '.join(commands)}, "
+            f"got '{command}'{did_you_mean(command, [*commands])}".lstrip()
         )
     import jsonargparse
 
-    parser, subparser = _parsers(command)
+    parser, subparser = _parsers(prog, commands, command)
     try:
-        options = parser.parse_args(_with_defaults(parser, _expand_data(arguments)))
+        options = parser.parse_args(_with_defaults(parser, _expand_data(words)))
     except jsonargparse.ArgumentError as error:
         raise UserError(_one_line(str(error), subparser or parser)) from error
     except SystemExit as stop:  # --help, --version and --print_config end here
@@ -89,11 +100,10 @@ def _run(arguments: list[str]) -> int:
     values = dict(parser.instantiate(options)[options.subcommand])
     for name in ("config", "study_config", "debug"):
         values.pop(name, None)
-    RUN[options.subcommand](values, shlex.join(["mmcuda", *arguments]))
-    return 0
+    return runs[options.subcommand](values, shlex.join(["mmcuda", *arguments])) or 0
 
 
-def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
+def _parsers(prog: str, commands: Mapping[str, str], command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
     """Return the parser, and the parser of ``command``; the other commands get no options, which saves imports."""
     import jsonargparse
 
@@ -101,7 +111,7 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
-        prog="mmcuda",
+        prog=prog,
         description="Contrastive pretraining for medical images with scarce expert labels.",
         version=mmcuda.__version__,
         exit_on_error=False,
@@ -109,7 +119,7 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = parser.add_subcommands(required=True, metavar="COMMAND")
     chosen = None
-    for name, purpose in COMMANDS.items():
+    for name, purpose in commands.items():
         subparser = jsonargparse.ArgumentParser(description=purpose, exit_on_error=False)
         if name == command:
             chosen = subparser
@@ -119,7 +129,7 @@ def _parsers(command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
 
 
 def _add_options(parser: ArgumentParser, command: str) -> None:
-    from mmcuda.data.config import DataConfig
+    from mmcuda.data.config import CacheConfig, CheckConfig, DataConfig
     from mmcuda.predict.config import ExportConfig, PredictConfig
     from mmcuda.study.config import StudyConfig
     from mmcuda.train import config
@@ -133,17 +143,23 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         "evaluate": config.EvaluateConfig,
         "predict": PredictConfig,
         "export": ExportConfig,
+        "check": CheckConfig,
+        "cache": CacheConfig,
     }
     outputs = {
         "evaluate": "new file for the rows, .csv or .json",
         "embed": "new file for the features, .npz or .csv",
         "predict": "new file for the probabilities, .csv",
         "export": "new folder for the model",
+        "check": "folder for cohort_report.html and cohort_report.json",
     }
     parser.add_argument("--config", action="config", help="YAML file with options; flags override it")
     if command in ("finetune", "evaluate", "embed", "predict", "export"):
         parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint, as under checkpoints/ in a run")
-    parser.add_argument("--out", type=Path, required=True, help=outputs.get(command, "folder to write"))
+    if command != "cache":
+        is_required = command != "check"
+        kind = Path if is_required else Path | None
+        parser.add_argument("--out", type=kind, required=is_required, help=outputs.get(command, "folder to write"))
     if command == "study":
         parser.add_argument("study_config", metavar="CONFIG", type=Path, nargs="?", help="the same as --config CONFIG")
     if command in ("train", "study", "pretrain", "finetune"):
@@ -233,76 +249,4 @@ def _selfcheck(arguments: list[str]) -> int:
     return selfcheck(**vars(parser.parse_args(arguments)))
 
 
-def _train(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.config import TrainConfig
-    from mmcuda.train.run import TrainRun
-
-    out, resume = values.pop("out"), values.pop("resume")
-    TrainRun(TrainConfig(**values), out, resume, command).run()
-
-
-def _study(values: dict[str, Any], command: str) -> None:
-    from mmcuda.study.config import StudyConfig
-    from mmcuda.study.run import StudyRun
-
-    out, resume = values.pop("out"), values.pop("resume")
-    StudyRun(StudyConfig(**values), out, resume, command).run()
-
-
-def _pretrain(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.commands import pretrain_command
-    from mmcuda.train.config import PretrainJob
-
-    out, resume = values.pop("out"), values.pop("resume")
-    pretrain_command(PretrainJob(**values), out, resume)
-
-
-def _finetune(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.finetune_command import finetune_command
-    from mmcuda.train.finetune_config import FinetuneConfig
-
-    checkpoint, out, resume = values.pop("checkpoint"), values.pop("out"), values.pop("resume")
-    finetune_command(checkpoint, FinetuneConfig(**values), out, resume)
-
-
-def _evaluate(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.commands import evaluate_command
-    from mmcuda.train.config import EvaluateConfig
-
-    checkpoint, out, data = values.pop("checkpoint"), values.pop("out"), values.pop("data")
-    evaluate_command(checkpoint, EvaluateConfig(**values), out, data)
-
-
-def _embed(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.commands import embed_command
-
-    embed_command(values["checkpoint"], values["out"], values["data"])
-
-
-def _predict(values: dict[str, Any], command: str) -> None:
-    from mmcuda.predict.command import predict_command
-    from mmcuda.predict.config import PredictConfig
-
-    checkpoint, out = values.pop("checkpoint"), values.pop("out")
-    predict_command(checkpoint, PredictConfig(**values), out)
-
-
-def _export(values: dict[str, Any], command: str) -> None:
-    from mmcuda.predict.config import ExportConfig
-    from mmcuda.predict.export import export_command
-
-    checkpoint, out = values.pop("checkpoint"), values.pop("out")
-    export_command(checkpoint, ExportConfig(**values), out)
-
-
-RUN: dict[str, Callable[[dict[str, Any], str], object]] = {
-    "train": _train,
-    "study": _study,
-    "pretrain": _pretrain,
-    "finetune": _finetune,
-    "evaluate": _evaluate,
-    "embed": _embed,
-    "predict": _predict,
-    "export": _export,
-}
 PLAIN: dict[str, Callable[[list[str]], int]] = {"info": _info, "selfcheck": _selfcheck}

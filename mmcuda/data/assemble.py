@@ -129,15 +129,23 @@ def _bags(patients: Words, bags: Words) -> npt.NDArray[np.int64]:
 
 
 def _repeated_images(sheet: Sheet, column: str, names: Words, patients: Words) -> list[Problem]:
-    """Return a problem for every image that an earlier row has, too: an error if that is another patient's."""
+    """Return an error for every image that an earlier row of another patient has, and a warning for all others."""
     first: dict[str, int] = {}
     problems = []
+    repeated: list[tuple[int, str]] = []  # row, what is repeated there
     for row, name in enumerate(names.tolist()):
         earlier = first.setdefault(name, row)
-        if earlier != row and name:
-            other = patients[earlier] != patients[row]
-            message = f"{name} is also in row {sheet.row_numbers[earlier]}" + ", of another patient" * bool(other)
-            problems.append(Problem("error" if other else "warning", sheet.where(row, column), message))
+        if earlier == row or not name:
+            continue
+        message = f"{name} is also in row {sheet.row_numbers[earlier]}"
+        if patients[earlier] != patients[row]:
+            problems.append(Problem("error", sheet.where(row, column), f"{message}, of another patient"))
+        else:
+            repeated.append((row, message))
+    if repeated:
+        row, message = repeated[0]
+        more = f"; {len(repeated) - 1:,} more rows repeat an image" if len(repeated) > 1 else ""
+        problems.append(Problem("warning", sheet.where(row, column), message + more))
     return problems
 
 

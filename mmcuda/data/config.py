@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,3 +83,30 @@ class DataConfig:
             path: Path | None = getattr(self, name)
             if path is not None:
                 object.__setattr__(self, name, path.expanduser().absolute())
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """The batches of the pretraining that a cohort is checked for."""
+
+    batch_size: int = 64
+    """Images per step, among which positives of a clinical label are counted."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise UserError(f"--pretrain.batch_size must be at least 2, got {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """The check of a cohort."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    pretrain: BatchConfig = field(default_factory=BatchConfig)
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The cohort whose images are decoded."""
+
+    data: DataConfig = field(default_factory=DataConfig)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from mmcuda.data.table import CohortTable, ImageSource, Picture
 
 BLANK = "blank"  # digest of an image that shows nothing: such images are not copies of each other
 BLOCK = 256  # images read before the next ones are asked for
+TASK = 8  # images that a thread reads before it reports them: tiny ones take less time than a report
 ROWS_NAMED = 3  # in one problem
 Rows = npt.NDArray[np.int64]
 
@@ -62,13 +64,16 @@ def read_pictures(
         except ImageError as error:
             return rows, error
 
+    def read_several(start: int) -> list[tuple[Rows, Picture | ImageError]]:
+        return [read(rows) for rows in groups[start : start + TASK]]
+
     with (
         ThreadPoolExecutor(reader_threads()) as pool,
         tqdm(total=len(groups), desc=title, unit=" images", disable=not sys.stderr.isatty(), leave=False) as progress,
     ):
         for start in range(0, len(groups), BLOCK):
-            block = groups[start : start + BLOCK]
-            yield list(pool.map(read, block))
+            block = list(chain(*pool.map(read_several, range(start, min(start + BLOCK, len(groups)), TASK))))
+            yield block
             progress.update(len(block))
 
 

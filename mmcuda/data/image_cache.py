@@ -9,6 +9,7 @@ whoever has mapped the old images keeps them.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -92,11 +93,7 @@ class ImageCache:
     def _build(self, stamps: Stamps) -> tuple[Array, Array]:
         """Decode what the arrays lack and return them mapped."""
         try:
-            intact = _intact(*self._begin(), stamps)
-            needed = int((~intact).sum()) * int(np.prod(self.shape[1:]))
-            if needed > shutil.disk_usage(self.folder).free:
-                raise UserError(f"the cache needs {needed / 1e9:.1f} GB at {self.folder}, more than is free")
-            self._fill(intact, stamps)
+            self._fill(_intact(*self._begin(), stamps), stamps)
             for name in ARRAYS:
                 (self.folder / f"{name}.part").replace(self.folder / f"{name}.npy")
         except OSError as error:
@@ -110,6 +107,9 @@ class ImageCache:
         begun = self._map("part")
         if begun is not None:
             return begun
+        needed = math.prod(self.shape)
+        if needed > shutil.disk_usage(self.folder).free:
+            raise UserError(f"the cache needs {needed / 1e9:.1f} GB at {self.folder}, more than is free there")
         complete = self._map("npy") is not None
         for name, shape, dtype in zip(ARRAYS, (self.shape, self.shape[:1]), (np.dtype(np.uint8), RECORD), strict=True):
             part = self.folder / f"{name}.part"
@@ -142,6 +142,8 @@ class ImageCache:
                         pixels.write(row, content)
                         records.write(row, np.array((True, stamps[row], *known), RECORD).tobytes())
                 self.decoded += len(block)
+                pixels.flush()
+                records.flush()
         raise_errors(problems)
 
 
@@ -157,6 +159,10 @@ class _RowWriter:
         """Write one row."""
         self._file.seek(self._offset + row * self._row_bytes)
         self._file.write(content)
+
+    def flush(self) -> None:
+        """Hand what was written to the system, so that it outlives the process."""
+        self._file.flush()
 
     def __enter__(self) -> _RowWriter:
         return self

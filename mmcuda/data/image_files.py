@@ -17,6 +17,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ class FileImages:
         """Name of the decoder and its options."""
         return f"files-v{DECODING_VERSION}-{self.channels}"
 
-    @property
+    @cached_property
     def origins(self) -> Words:
         """The files' paths, with the number of the image in the file."""
         return np.array([str(self.root / name) for name in self.names.tolist()], dtype=str)

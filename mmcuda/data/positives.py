@@ -11,6 +11,7 @@ from mmcuda.data.clinical import propose_tolerance
 from mmcuda.data.table import ClinicalLabel
 from mmcuda.labels import Equal, Within
 
+ENOUGH = 1.0  # positives per batch, on average
 BINS = 8  # that a proposal names
 
 
@@ -35,16 +36,15 @@ def _mean_positives(values: npt.NDArray[np.float64], tolerance: float, batch_siz
 
 
 def propose_rules(label: ClinicalLabel, rows: npt.NDArray[np.int64], batch_size: int) -> dict[str, float]:
-    """Return rules of --data.clinical that give more positives than the label's own: rule -> positives per batch.
+    """Return rules of --data.clinical that give the label enough positives: rule -> positives per batch.
 
     Codes of categories and ids (whole numbers from 0 on without a gap) have no rule but equality.
     """
+    everyone = np.unique(label.values[np.isfinite(label.values)])
     values = label.values[rows]
     known = values[np.isfinite(values)]
-    different = np.unique(known)
-    if len(different) < 3 or np.array_equal(different, np.arange(len(different))):
+    if np.array_equal(everyone, np.arange(len(everyone))) or len(np.unique(known)) < 3:
         return {}
-    before = positives_per_batch(label, rows, batch_size)
     tolerance = propose_tolerance(known)
     low, high = float(known.min()), float(known.max())
     binned = np.where(np.isfinite(values), np.floor(BINS * (values - low) / (high - low)).clip(max=BINS - 1), np.nan)
@@ -52,7 +52,7 @@ def propose_rules(label: ClinicalLabel, rows: npt.NDArray[np.int64], batch_size:
         f"within: {tolerance:g}": _mean_positives(values, tolerance, batch_size),
         f"bins: {BINS}": _mean_positives(binned, 0.0, batch_size),
     }
-    return {rule: positives for rule, positives in rules.items() if positives > before}
+    return {rule: positives for rule, positives in rules.items() if positives >= ENOUGH}
 
 
 def batch_size_for_one(positives: float, batch_size: int) -> int | None:

@@ -34,6 +34,11 @@ def percent(fraction: float) -> str:
     return f"{value:.{digits}f}{SPACE}%"
 
 
+def counted(number: int, thing: str) -> str:
+    """Write a number of things: ``no errors``, ``1 error``, ``1,200 errors``."""
+    return f"{number:,} {thing}{'s' if number > 1 else ''}" if number else f"no {thing}s"
+
+
 def duration(seconds: float) -> str:
     """Write a duration: ``45 s``, ``2 min 05 s``, ``1 h 02 min``."""
     whole = round(seconds)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmcuda.data.summary import summarise_table
+from mmcuda.data.check.summary import summarise_table
 from mmcuda.errors import Unfinished, UserError
 from mmcuda.models.encoder import check_encoder
 from mmcuda.report.study import Study, study_findings, write_study_report

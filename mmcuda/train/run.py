@@ -14,11 +14,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mmcuda.data import load_cohort
+from mmcuda.data.check import load_checked
+from mmcuda.data.check.summary import summarise_table
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.config import DataConfig
-from mmcuda.data.split import Split, split_table
-from mmcuda.data.summary import summarise_table
+from mmcuda.data.split import Split
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
@@ -65,12 +65,12 @@ def load_split_cohort(data: DataConfig, needs_targets: bool = True) -> tuple[Coh
     """Load the cohort that ``data`` describes, with the split that its table gives, or one drawn by patient.
 
     Raises:
-        UserError: as :func:`mmcuda.data.load_cohort`, or if the cohort has no target though ``needs_targets``.
+        UserError: as :func:`mmcuda.data.check.load_checked`, or if the cohort has no target though ``needs_targets``.
     """
-    cohort = load_cohort(data)
+    cohort, split = load_checked(data)
     if needs_targets and not cohort.targets:
         raise UserError(f"{cohort.title} has no targets to predict: name their columns with --data.targets")
-    return cohort, split_table(cohort.table, data.test_fraction)
+    return cohort, split
 
 
 def load_cohort_for(place: Path, data: DataConfig | None = None, needs_targets: bool = True) -> tuple[Cohort, Split]:

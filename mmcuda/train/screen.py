@@ -33,7 +33,8 @@ def data_lines(summary: Mapping[str, Any], batch_size: int) -> str:
         ]
     else:
         lines.append(f"{'labels':<{LABEL}}clinical: none")
-    return "\n".join([*lines, *(f"{'':<{LABEL}}{note}" for note in summary["notes"])])
+    notes = [f"{'':<{LABEL}}{note}" for note in summary["notes"]]
+    return "\n".join([*lines, *notes, *(f"{'warning':<{LABEL}}{warning}" for warning in summary["warnings"])])
 
 
 def probe_table(rows: Sequence[Row]) -> str:

@@ -37,8 +37,8 @@ def fails(capsys, *arguments, code=2):
         (["embed", "--out", "x.npz"], "CHECKPOINT is required"),
         (
             ["trian", "--out", "x"],
-            "COMMAND must be one of train, study, pretrain, finetune, evaluate, embed, predict, export, info, "
-            "selfcheck, got 'trian'",
+            "COMMAND must be one of train, study, pretrain, finetune, evaluate, embed, predict, export, data, "
+            "info, selfcheck, got 'trian'",
         ),
         ([], "COMMAND must be one of"),
         (["train", "--out", "/proc/x"], "cannot write to /proc/x: no such file or directory. Choose another folder"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmcuda.data.check.copies import blank_problems, copy_problems
 from mmcuda.data.check.labels import label_problems, target_problems
+from mmcuda.data.check.summary import summarise_table
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.config import DataConfig
 from mmcuda.data.decode import ImageFacts, examine_images
@@ -16,7 +17,6 @@ from mmcuda.data.image_cache import ImageCache
 from mmcuda.data.load import read_table
 from mmcuda.data.problems import Problem, raise_errors
 from mmcuda.data.split import SPLIT_SEED, Split, given_split, split_by_patient
-from mmcuda.data.summary import summarise_table
 from mmcuda.data.table import CohortTable
 
 SIZES_SHOWN = 10
@@ -46,32 +46,27 @@ def check_cohort(config: DataConfig, batch_size: int) -> CohortCheck:
     """
     table, problems = read_table(config)
     split, faults = _split(table, config)
-    summary = summarise_table(table, split, batch_size)
     facts = examine_images(table, config.image_size)
-    problems = [*problems, *faults, *_table_problems(table, split, summary, batch_size)]
+    summary = summarise_table(table, split, batch_size)
+    problems = [*problems, *faults, *label_problems(table, split, batch_size), *target_problems(summary["targets"])]
     problems += _image_problems(table, split, facts)
     summary["missing_cells"] = _missing_cells(table)
     summary["image_files"] = _describe_images(table, facts)
     return CohortCheck(summary, sorted(problems, key=lambda problem: problem.severity))
 
 
-def load_checked(config: DataConfig, batch_size: int) -> tuple[Cohort, Split, list[Problem]]:
-    """Load a cohort that has no error, with its split, and return the warnings, too.
-
-    The table is checked before the first image is decoded.
+def load_checked(config: DataConfig) -> tuple[Cohort, Split]:
+    """Load a cohort without errors, and its split. The table is checked before the first image is decoded.
 
     Raises:
         UserError: naming the first errors of the table, or else of the images.
     """
     table, problems = read_table(config)
     split, faults = _split(table, config)
-    summary = summarise_table(table, split, batch_size)
-    problems = [*problems, *faults, *_table_problems(table, split, summary, batch_size)]
-    raise_errors(problems)
+    raise_errors([*problems, *faults])
     images, facts = ImageCache(table, config.image_size, config.cache_dir).load()
-    problems += _image_problems(table, split, facts)
-    raise_errors(problems)
-    return Cohort(table, images), split, problems
+    raise_errors(_image_problems(table, split, facts))
+    return Cohort(table, images), split
 
 
 def _split(table: CohortTable, config: DataConfig) -> tuple[Split, list[Problem]]:
@@ -83,10 +78,6 @@ def _split(table: CohortTable, config: DataConfig) -> tuple[Split, list[Problem]
     except ValueError as error:
         nothing = np.empty(0, np.int64)
         return Split(np.arange(len(table)), nothing), [Problem("error", "", str(error))]
-
-
-def _table_problems(table: CohortTable, split: Split, summary: dict[str, Any], batch_size: int) -> list[Problem]:
-    return label_problems(table, split, batch_size) + target_problems(summary)
 
 
 def _image_problems(table: CohortTable, split: Split, facts: ImageFacts) -> list[Problem]:

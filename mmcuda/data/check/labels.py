@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from mmcuda.data.positives import batch_size_for_one, positives_per_batch, propose_rules, relation_in_words
+from mmcuda.data.positives import (
+    ENOUGH,
+    batch_size_for_one,
+    positives_per_batch,
+    propose_rules,
+    relation_in_words,
+)
 from mmcuda.data.problems import Problem
 from mmcuda.data.split import Indices, Split
 from mmcuda.data.table import ClinicalLabel, CohortTable
 
-ENOUGH = 1.0  # positives per batch, on average
+CONSEQUENCES = {  # of a side that lacks a class of a target, the worst first
+    "train": "it cannot be learned",
+    "test": "it will be left out of the mean",
+    "validation": "no threshold can be chosen there",
+}
 
 
 def label_problems(table: CohortTable, split: Split, batch_size: int) -> list[Problem]:
@@ -36,33 +45,30 @@ def _few_positives(label: ClinicalLabel, rows: Indices, batch_size: int) -> str:
     positives = positives_per_batch(label, rows, batch_size)
     proposed = [f"{rule} ({number:.1f})" for rule, number in propose_rules(label, rows, batch_size).items()]
     needed = batch_size_for_one(positives, batch_size)
-    if not proposed and needed is not None and needed <= len(rows):
-        proposed = [f"--pretrain.batch_size {needed} (1.0)"]
     if not proposed and needed is not None:
-        proposed = ["--pretrain.sampler class_aware"]
+        proposed = [f"--pretrain.batch_size {needed} (1.0)"] if needed <= len(rows) else []
+        proposed += ["--pretrain.sampler class_aware"]
     advice = f"; try {' or '.join(proposed)}" if proposed else ""
     return f"{positives:.2g} positives per batch of {batch_size} {relation_in_words(label)}{advice}"
 
 
-def target_problems(summary: Mapping[str, Any]) -> list[Problem]:
-    """Return a warning for every target that lacks a class on one side of the split.
+def target_problems(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[Problem]:
+    """Return a warning for every target that lacks a class on a side of the split.
 
     Args:
-        summary: the content of cohort.json.
+        counts: target -> side -> images that are ``positive`` and ``negative``.
     """
+    if not counts:
+        return [Problem("warning", "", "no targets: encoders can be pretrained on this cohort, but not scored")]
     problems = []
-    for name, sides in summary["targets"].items():
-        for side, what_follows in (
-            ("train", "it cannot be learned"),
-            ("validation", "no threshold can be chosen there"),
-            ("test", "it will be left out of the mean"),
-        ):
-            if side not in sides:
-                continue
-            missing = [kind for kind in ("positive", "negative") if sides[side][kind] == 0]
+    for name, sides in counts.items():
+        lacks: dict[str, list[str]] = {}  # what is lacking -> on which sides
+        for side, count in sides.items():
+            missing = [kind for kind in ("positive", "negative") if count[kind] == 0]
             if missing:
-                lacks = "no label" if len(missing) == 2 else f"no {missing[0]}"
-                problems.append(Problem("warning", f"target {name}", f"{lacks} in {side}; {what_follows}"))
-    if not summary["targets"]:
-        problems.append(Problem("warning", "", "no targets: encoders can be pretrained on this cohort, but not scored"))
+                lacks.setdefault("label" if len(missing) == 2 else missing[0], []).append(side)
+        if lacks:
+            words = ", ".join(f"no {kind} in {' or '.join(where)}" for kind, where in lacks.items())
+            worst = next(side for side in CONSEQUENCES if any(side in where for where in lacks.values()))
+            problems.append(Problem("warning", f"target {name}", f"{words}; {CONSEQUENCES[worst]}"))
     return problems

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmcuda.data.check.labels import label_problems, target_problems
 from mmcuda.data.positives import positives_per_batch
 from mmcuda.data.split import Split, patients_on_two_sides
 from mmcuda.data.table import CohortTable
+
+JUDGED = ("train", "test")  # the sides on which a target needs both classes
 
 
 def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[str, Any]:
@@ -54,10 +57,8 @@ def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[s
             for name, of_sides in counts.items()
             if any(0 in (count["positive"], count["negative"]) for side, count in of_sides.items() if side in JUDGED)
         ],
+        "warnings": [str(problem) for problem in label_problems(table, split, batch_size) + target_problems(counts)],
     }
-
-
-JUDGED = ("train", "test")  # the sides on which a target needs both classes
 
 
 def _count(values: npt.NDArray[np.float32]) -> dict[str, int]:
