@@ -190,8 +190,8 @@ def test_one_image_in_two_rows(tmp_path):
     frame.loc[1, "image"] = frame.loc[0, "image"]
     frame.loc[9, "image"] = frame.loc[2, "image"]
     assert problems(write_table(tmp_path, frame, with_images=False)) == [
-        "warning cohort.csv row 3 column image: images/000.png is also in row 2",
         "error cohort.csv row 11 column image: images/002.png is also in row 4, of another patient",
+        "warning cohort.csv row 3 column image: images/000.png is also in row 2",
     ]
 
 
