@@ -16,8 +16,8 @@ from mmcuda.data.config import DataConfig
 from mmcuda.data.problems import Problem
 from mmcuda.data.rules import Spec, parse_rules
 from mmcuda.data.sheet import Sheet
-from mmcuda.data.split import Split, patients_on_two_sides
-from mmcuda.data.table import SIDES, CohortTable, ImageSource
+from mmcuda.data.split import given_split, patients_on_two_sides
+from mmcuda.data.table import CohortTable, ImageSource
 from mmcuda.errors import UserError
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ def _repeated_images(sheet: Sheet, column: str, names: Words, patients: Words) -
 
 
 def _split_problems(sheet: Sheet, patients: Words, sides: Words) -> list[Problem]:
-    split = Split(**{side: np.flatnonzero(sides == side) for side in SIDES})
+    split = given_split(sides)
     problems = [
         Problem("error", sheet.name, f"the split leaves no row for {side}")
         for side in ("train", "test")

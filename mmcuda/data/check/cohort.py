@@ -18,6 +18,7 @@ from mmcuda.data.load import read_table
 from mmcuda.data.problems import Problem, raise_errors
 from mmcuda.data.split import SPLIT_SEED, Split, given_split, split_by_patient
 from mmcuda.data.table import CohortTable
+from mmcuda.errors import UserError
 
 SIZES_SHOWN = 10
 
@@ -75,7 +76,7 @@ def _split(table: CohortTable, config: DataConfig) -> tuple[Split, list[Problem]
         return given_split(table.split), []  # its leaks are among the table's problems
     try:
         return split_by_patient(table.patients, config.test_fraction, SPLIT_SEED), []
-    except ValueError as error:
+    except UserError as error:
         nothing = np.empty(0, np.int64)
         return Split(np.arange(len(table)), nothing), [Problem("error", "", str(error))]
 

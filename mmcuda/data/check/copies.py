@@ -26,9 +26,7 @@ def copy_problems(table: CohortTable, split: Split, digests: npt.NDArray[np.byte
         split: its sides.
         digests: [N] equal for equal images, empty for those that could not be read.
     """
-    sides = np.full(len(table), "", dtype="U10")
-    for side, rows in split.sides.items():
-        sides[rows] = side
+    sides = split.side_of_each(len(table))
     origins = table.images.origins
     problems: list[Problem] = []
     harmless: list[tuple[int, int]] = []
