@@ -4,9 +4,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from killing import Killed, KilledAtCall
 from sklearn.metrics import roc_auc_score
 
-from mmcuda.data import Augment
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.probe import fit_probe
@@ -177,20 +177,6 @@ def test_training_stops_and_keeps_the_epoch_with_the_lowest_validation_loss(tmp_
     place = RunFolder(tmp_path).best_checkpoint(EARLY.name)
     weights = classifier.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in load_checkpoint(place).weights.items())
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class KilledAtCall(Augment):
-    """Augmentation that ends the process at its n-th call."""
-
-    def __call__(self, images, generator):
-        KilledAtCall.left -= 1
-        if KilledAtCall.left < 0:
-            raise Killed
-        return super().__call__(images, generator)
 
 
 def test_stopped_and_resumed_it_keeps_the_same_epoch_and_weights(tmp_path, few, capsys):

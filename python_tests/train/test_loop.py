@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from killing import Killed, KilledAtCall
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmcuda.data import Augment
 from mmcuda.errors import UserError
 from mmcuda.train.checkpoint import load_checkpoint
 from mmcuda.train.config import PretrainConfig, PretrainJob
@@ -15,20 +15,6 @@ from mmcuda.train.loop import make_accelerator, warmup_cosine
 from mmcuda.train.pretrain import pretrain
 
 JOB = PretrainJob("clinical", 0, pretrain=PretrainConfig(epochs=3, batch_size=128))
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class KilledAtCall(Augment):
-    """Augmentation that ends the process at its n-th call."""
-
-    def __call__(self, images, generator):
-        KilledAtCall.left -= 1
-        if KilledAtCall.left < 0:
-            raise Killed
-        return super().__call__(images, generator)
 
 
 def run(folder, readings, job=JOB):
