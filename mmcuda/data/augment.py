@@ -22,9 +22,9 @@ class Augment:
         UserError: if a setting is out of range.
 
     Example:
-        >>> views = Augment()(torch.rand(8, 3, 32, 32), torch.Generator().manual_seed(0))
-        >>> views.shape
-        torch.Size([8, 3, 32, 32])
+        >>> images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+        >>> Augment()(images, 2, torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 2, 3, 32, 32])
     """
 
     rotation: float = 180.0
@@ -49,45 +49,39 @@ class Augment:
             if not 0 <= value <= largest:
                 raise UserError(f"augment.{name} must be in 0..{largest:g}, got {value}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one random view of every image.
-
-        Args:
-            images: [B, C, H, W] floating, in 0..1, on any device.
-            generator: a CPU generator; the views depend on it alone.
-
-        Returns:
-            [B, C, H, W] in 0..1, in the images' type and on their device.
-
-        Raises:
-            ValueError: if ``images`` is not floating [B, C, H, W].
-        """
-        if images.ndim != 4 or not images.is_floating_point():
-            raise ValueError(f"images must be floating [B, C, H, W], got {images.dtype} {list(images.shape)}")
-        batch, channels, height, width = images.shape
-        transforms = self._transforms(batch, generator).to(images)
-        gain = (1 + self.gain * _uniform((batch, channels, 1, 1), generator)).to(images)
-        bias = (self.bias * _uniform((batch, channels, 1, 1), generator)).to(images)
-
-        views = F.grid_sample(images, _grid(transforms, height, width), padding_mode="zeros", align_corners=False)
-        views.mul_(gain).add_(bias)  # in place: fresh memory for each step would cost more than the arithmetic
-        if self.noise > 0:
-            views += (self.noise * torch.randn(images.shape, generator=generator)).to(images)
-        return views.clamp_(0, 1)
-
-    def views(self, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Return ``count`` random views of every image.
 
         Args:
             images: [B, C, H, W] uint8, on any device.
             count: V, at least 1.
-            generator: as for one view.
+            generator: a CPU generator; the views depend on it alone.
 
         Returns:
             [B, V, C, H, W] float32 in 0..1, on the images' device.
+
+        Raises:
+            ValueError: if ``images`` is not uint8 [B, C, H, W].
         """
-        scaled = images.float().div_(255)
-        return torch.stack([self(scaled, generator) for _ in range(count)], dim=1)
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 [B, C, H, W], got {images.dtype} {list(images.shape)}")
+        pixels = images.float()
+        views = pixels.new_empty(len(pixels), count, *pixels.shape[1:])
+        for index in range(count):
+            self._draw(pixels, generator, out=views[:, index])
+        return views
+
+    def _draw(self, pixels: Tensor, generator: torch.Generator, out: Tensor) -> None:
+        """Draw one view of every image into ``out``. Every step works in place: fresh memory costs more than sums."""
+        batch, channels, height, width = pixels.shape
+        transforms = self._transforms(batch, generator).to(pixels)
+        gain = (1 + self.gain * _uniform((batch, channels, 1, 1), generator)).to(pixels)
+        bias = (self.bias * _uniform((batch, channels, 1, 1), generator)).to(pixels)
+        view = F.grid_sample(pixels, _grid(transforms, height, width), padding_mode="zeros", align_corners=False)
+        view.mul_(gain / 255).add_(bias)
+        if self.noise > 0:
+            view += (self.noise * torch.randn(pixels.shape, generator=generator)).to(pixels)
+        torch.clamp(view, 0, 1, out=out)
 
     def _transforms(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw [B, 2, 3] maps from a view's coordinates (-1..1) to the image's, in which grid_sample looks up."""

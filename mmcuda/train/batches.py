@@ -79,4 +79,4 @@ class TrainingSet:
     def _show(self, images: Tensor, positions: Positions, generator: torch.Generator, device: torch.device) -> Batch:
         chosen = torch.from_numpy(positions)
         labels = {name: label[chosen].to(device, non_blocking=True) for name, label in self.labels.items()}
-        return Batch(self.augment.views(images.to(device, non_blocking=True), self.views, generator), labels)
+        return Batch(self.augment(images.to(device, non_blocking=True), self.views, generator), labels)

@@ -64,8 +64,7 @@ def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
     loss = contrastive_loss(job, cohort)(model, batch)
 
     generator = torch.Generator().manual_seed(0)
-    images = torch.from_numpy(cohort.images[split.train[:32]]) / 255
-    features = model(torch.stack([job.augment(images, generator) for _ in range(2)], dim=1))
+    features = model(job.augment(torch.from_numpy(cohort.images[split.train[:32]]), 2, generator))
     if method == "simclr":
         tau = job.pretrain.simclr_temperature
         expected = SupConLoss(tau, base_temperature=tau, impl="reference")(features)
