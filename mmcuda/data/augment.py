@@ -4,12 +4,53 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmcuda.errors import UserError
+
+
+class Draws(NamedTuple):
+    """What makes V views of each of B images of C channels: all that is random about them."""
+
+    maps: Tensor  # [B, V, 2, 3] from a view's coordinates x, y (-1..1) to the image's
+    gain: Tensor  # [B, V, C]
+    bias: Tensor  # [B, V, C], where 1 is white
+    noise: Tensor | None  # [B, V, C, H, W], where 1 is white
+
+    def to(self, device: torch.device) -> Draws:
+        """Return the same on ``device``."""
+        maps, gain, bias = (part.to(device, non_blocking=True) for part in (self.maps, self.gain, self.bias))
+        return Draws(maps, gain, bias, None if self.noise is None else self.noise.to(device, non_blocking=True))
+
+    def views(self, images: Tensor) -> Tensor:
+        """Return the views [B, V, C, H, W], float32 in 0..1, of ``images`` [B, C, H, W] uint8.
+
+        Every step is one operation for all views, and works in place: fresh memory would cost more than the sums.
+        """
+        (batch, channels, height, width), count = images.shape, self.maps.shape[1]
+        # The views of an image are sampled as one tall one.
+        tall = F.grid_sample(images.float(), self._grid(height, width), padding_mode="zeros", align_corners=False)
+        views = tall.view(batch, channels, count, height, width).transpose(1, 2)
+        views.mul_(self.gain[..., None, None] / 255).add_(self.bias[..., None, None])
+        if self.noise is not None:
+            views += self.noise
+        return torch.clamp(views, 0, 1, out=tall.new_empty(views.shape))
+
+    def _grid(self, height: int, width: int) -> Tensor:
+        """Return where each pixel of the views looks up, [B, V * H, W, 2] of x and y in -1..1.
+
+        As F.affine_grid with align_corners=False, in a tenth of its time: planes of x and of y, each the sum of what a
+        column and what a row contributes.
+        """
+        x, y = (((2 * torch.arange(side) + 1) / side - 1).to(self.maps) for side in (width, height))
+        along = (self.maps[..., 0, None] * x).transpose(1, 2).contiguous()  # [B, 2, V, W]
+        down = (self.maps[..., 1, None] * y + self.maps[..., 2, None]).transpose(1, 2).contiguous()  # [B, 2, V, H]
+        planes = along[:, :, :, None] + down[..., None]  # [B, 2, V, H, W]
+        return planes.flatten(2, 3).permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -65,23 +106,20 @@ class Augment:
         """
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 [B, C, H, W], got {images.dtype} {list(images.shape)}")
-        pixels = images.float()
-        views = pixels.new_empty(len(pixels), count, *pixels.shape[1:])
-        for index in range(count):
-            self._draw(pixels, generator, out=views[:, index])
-        return views
+        return self.draw(images.shape, count, generator).to(images.device).views(images)
 
-    def _draw(self, pixels: Tensor, generator: torch.Generator, out: Tensor) -> None:
-        """Draw one view of every image into ``out``. Every step works in place: fresh memory costs more than sums."""
-        batch, channels, height, width = pixels.shape
-        transforms = self._transforms(batch, generator).to(pixels)
-        gain = (1 + self.gain * _uniform((batch, channels, 1, 1), generator)).to(pixels)
-        bias = (self.bias * _uniform((batch, channels, 1, 1), generator)).to(pixels)
-        view = F.grid_sample(pixels, _grid(transforms, height, width), padding_mode="zeros", align_corners=False)
-        view.mul_(gain / 255).add_(bias)
+    def draw(self, shape: torch.Size, count: int, generator: torch.Generator) -> Draws:
+        """Draw what makes ``count`` views of images of ``shape`` [B, C, H, W]."""
+        batch, channels, height, width = shape
+        maps, gain, bias = [], [], []
+        for _ in range(count):
+            maps.append(self._transforms(batch, generator))
+            gain.append(1 + self.gain * _uniform((batch, channels), generator))
+            bias.append(self.bias * _uniform((batch, channels), generator))
+        noise = None
         if self.noise > 0:
-            view += (self.noise * torch.randn(pixels.shape, generator=generator)).to(pixels)
-        torch.clamp(view, 0, 1, out=out)
+            noise = self.noise * torch.randn((batch, count, channels, height, width), generator=generator)
+        return Draws(torch.stack(maps, dim=1), torch.stack(gain, dim=1), torch.stack(bias, dim=1), noise)
 
     def _transforms(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw [B, 2, 3] maps from a view's coordinates (-1..1) to the image's, in which grid_sample looks up."""
@@ -92,18 +130,6 @@ class Augment:
         cosine, sine = angle.cos() / size, angle.sin() / size
         rows = [mirror * cosine, -sine, offset[:, 0], mirror * sine, cosine, offset[:, 1]]
         return torch.stack(rows, dim=1).view(batch, 2, 3)
-
-
-def _grid(transforms: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel of the views looks up, [B, H, W, 2] of x and y in -1..1.
-
-    As F.affine_grid with align_corners=False, in a tenth of its time: a plane of x and one of y, each the sum of what
-    a column and what a row contributes.
-    """
-    x, y = (((2 * torch.arange(side) + 1) / side - 1).to(transforms) for side in (width, height))
-    along = transforms[..., 0, None] * x  # [B, 2, W]
-    down = transforms[..., 1, None] * y + transforms[..., 2, None]  # [B, 2, H]
-    return (along[:, :, None] + down[..., None]).permute(0, 2, 3, 1)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

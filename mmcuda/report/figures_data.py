@@ -139,16 +139,18 @@ def draw_training(logs: dict[tuple[str, int], pd.DataFrame], plots: Path) -> Pic
         rate.plot(mean.index, mean["learning_rate"], color=color, linewidth=1.4 + 1.8 * (len(names) - 1 - index))
         speed.plot(mean.index, smooth["images_per_second"], color=color)
         wait.plot(mean.index, 100 * smooth["data_wait"], color=color)
+        wait.plot(mean.index, 100 * smooth["augmentation"], color=color, linestyle=":")
     loss.set_title("loss, above its end")
     rate.set_title("learning rate")
     speed.set_title("images per second")
-    wait.set_title("data wait, % of the step")
+    wait.set_title("data wait and, dotted, augmentation, % of the step")
     for panel in (rate, speed, wait):
         panel.set_ylim(bottom=0)
     for panel in (speed, wait):
         panel.set_xlabel("step")
     fig.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=4)
-    alt = f"Four line charts over the training steps of {', '.join(names)}: loss, learning rate, speed, data wait."
+    shown = "loss, learning rate, speed, data wait and augmentation"
+    alt = f"Four line charts over the training steps of {', '.join(names)}: {shown}."
     caption = (
         "Pretraining: mean over seeds, smoothed (faint: the loss of every step). Losses are shown above their value at "
         "the end, which the table gives: different pretrainings have different positives, so levels do not compare."

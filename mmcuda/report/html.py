@@ -65,7 +65,8 @@ class TrainingRow:
     epochs: int
     loss: str
     images_per_second: float
-    data_wait: float
+    data_wait: float  # share of the step
+    augmentation: float  # share of the step
 
 
 def score_table(results: Results, targets: list[str], metric: str) -> list[ScoreGroup]:
@@ -99,6 +100,7 @@ def training_table(logs: Mapping[tuple[str, int], pd.DataFrame]) -> list[Trainin
                 loss=f"{sum(last_epoch) / len(last_epoch):.3f}",
                 images_per_second=float(steps["images_per_second"].median()),
                 data_wait=float(steps["data_wait"].mean()),
+                augmentation=float(steps["augmentation"].mean()),
             )
         )
     return rows

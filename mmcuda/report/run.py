@@ -23,7 +23,7 @@ NUMBERS = (
     *("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", *METRICS),
     *("n_train", "n_test", "n_positive"),
 )
-LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait")
+LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait", "augmentation")
 
 
 @dataclass(frozen=True)

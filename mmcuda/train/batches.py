@@ -1,4 +1,4 @@
-"""Batches of a training: gathered in a thread while the model computes the one before, then augmented at once."""
+"""Batches of a training: gathered in a thread while the model computes the one before, then augmented."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmcuda.data.augment import Augment
+from mmcuda.data.augment import Augment, Draws
 from mmcuda.train.sampler import Positions, class_aware_batches, shuffled_batches
 
 
@@ -21,6 +21,23 @@ class Batch(NamedTuple):
 
     views: Tensor  # [B, V, C, H, W] floating, in 0..1
     labels: dict[str, Tensor]  # [B, ...] each
+
+
+class Gathered(NamedTuple):
+    """What makes a batch."""
+
+    images: Tensor  # [B, C, H, W] uint8
+    labels: dict[str, Tensor]  # [B, ...] each
+    draws: Draws
+
+    def to(self, device: torch.device) -> Gathered:
+        """Return the same on ``device``."""
+        labels = {name: label.to(device, non_blocking=True) for name, label in self.labels.items()}
+        return Gathered(self.images.to(device, non_blocking=True), labels, self.draws.to(device))
+
+    def batch(self) -> Batch:
+        """Make the views."""
+        return Batch(self.draws.views(self.images), self.labels)
 
 
 @dataclass(frozen=True)
@@ -55,28 +72,25 @@ class TrainingSet:
 
     def batch(self, positions: Positions, generator: torch.Generator, device: torch.device) -> Batch:
         """Return the batch of the images at ``positions`` [B], each in 0..n-1."""
-        return self._show(self._gather(positions), positions, generator, device)
+        return self._gather(positions, generator).to(device).batch()
 
-    def prefetch(self, plan: Iterator[tuple[Positions, torch.Generator]], device: torch.device) -> Generator[Batch]:
-        """Yield a batch for each item of ``plan``, in order; a thread gathers the next images meanwhile.
+    def prefetch(self, plan: Iterator[tuple[Positions, torch.Generator]], device: torch.device) -> Generator[Gathered]:
+        """Yield what makes a batch for each item of ``plan``, in order; a thread gathers the next one meanwhile.
 
-        Views are drawn where the batch is asked for: a thread for them would compete with the model for the cores.
+        Views are not made in the thread: it would compete with the model for the cores.
         """
 
-        def gather() -> tuple[Tensor, Positions, torch.Generator] | None:
+        def gather() -> Gathered | None:
             item = next(plan, None)
-            return (self._gather(item[0]), *item) if item else None
+            return self._gather(*item) if item else None
 
         with ThreadPoolExecutor(max_workers=1) as worker:
             coming = worker.submit(gather)
             while (gathered := coming.result()) is not None:
                 coming = worker.submit(gather)
-                yield self._show(*gathered, device)
+                yield gathered.to(device)
 
-    def _gather(self, positions: Positions) -> Tensor:
-        return torch.from_numpy(self.images[self.rows[positions]])
-
-    def _show(self, images: Tensor, positions: Positions, generator: torch.Generator, device: torch.device) -> Batch:
-        chosen = torch.from_numpy(positions)
-        labels = {name: label[chosen].to(device, non_blocking=True) for name, label in self.labels.items()}
-        return Batch(self.augment(images.to(device, non_blocking=True), self.views, generator), labels)
+    def _gather(self, positions: Positions, generator: torch.Generator) -> Gathered:
+        images, chosen = torch.from_numpy(self.images[self.rows[positions]]), torch.from_numpy(positions)
+        labels = {name: label[chosen] for name, label in self.labels.items()}
+        return Gathered(images, labels, self.augment.draw(images.shape, self.views, generator))

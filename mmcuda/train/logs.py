@@ -13,7 +13,11 @@ from mmcuda.train.folder import write_text
 
 
 class StepRow(NamedTuple):
-    """What one step logs; data_wait is the fraction of the step spent waiting for its batch."""
+    """What one step logs.
+
+    data_wait is the fraction of the step spent waiting for its images, augmentation the fraction spent making views of
+    them (on a GPU, starting to: it makes them while the step goes on).
+    """
 
     step: int
     epoch: int
@@ -21,6 +25,7 @@ class StepRow(NamedTuple):
     learning_rate: float
     images_per_second: float
     data_wait: float
+    augmentation: float
 
 
 class StepLog:
@@ -39,9 +44,9 @@ class StepLog:
         """Append one row."""
         self._table.write(
             f"{row.step},{row.epoch},{row.loss:.8g},{row.learning_rate:.6g},"
-            f"{row.images_per_second:.1f},{row.data_wait:.4f}\n"
+            f"{row.images_per_second:.1f},{row.data_wait:.4f},{row.augmentation:.4f}\n"
         )
-        for name in ("loss", "learning_rate", "images_per_second", "data_wait"):
+        for name in ("loss", "learning_rate", "images_per_second", "data_wait", "augmentation"):
             self._board.add_scalar(name, getattr(row, name), row.step)
 
     def __enter__(self) -> StepLog:

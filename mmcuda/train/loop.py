@@ -22,7 +22,7 @@ from tqdm import tqdm
 from mmcuda.errors import UserError
 from mmcuda.models.description import ModelDescription
 from mmcuda.models.storage import load_weights
-from mmcuda.train.batches import Batch, TrainingSet
+from mmcuda.train.batches import Batch, Gathered, TrainingSet
 from mmcuda.train.checkpoint import CONFIG, Checkpoint, load_checkpoint, recover, save_checkpoint
 from mmcuda.train.config import Optimisation, Precision, PretrainJob
 from mmcuda.train.config_file import check_same, load_config
@@ -184,15 +184,17 @@ class Trainer:
                 equal = len(positions) // ranks * ranks  # every rank gets as many
                 yield positions[:equal][rank::ranks], generator
 
-    def _steps_of(self, epoch: int, batches: Iterator[Batch], loss_of_batch: LossOfBatch) -> Iterator[StepRow]:
+    def _steps_of(self, epoch: int, batches: Iterator[Gathered], loss_of_batch: LossOfBatch) -> Iterator[StepRow]:
         """Take the steps of one epoch; yield what each logs."""
         ranks = self.accelerator.num_processes
         torch.manual_seed(derive_seed(self.training.seed, "dropout", epoch, self.accelerator.process_index))
         self.model.train()
         step = epoch * self.steps
         started = time.perf_counter()
-        for batch in islice(batches, self.steps):
-            waited = time.perf_counter() - started
+        for gathered in islice(batches, self.steps):
+            waited = time.perf_counter()
+            batch = gathered.batch()
+            augmented = time.perf_counter()
             learning_rate = float(max(self.schedule.get_last_lr()))
             step += 1
             loss = self._step(loss_of_batch(self.model, batch))
@@ -202,7 +204,15 @@ class Trainer:
                     "lower the learning rate or raise the temperature"
                 )
             seconds = time.perf_counter() - started
-            yield StepRow(step, epoch + 1, loss, learning_rate, len(batch.views) * ranks / seconds, waited / seconds)
+            yield StepRow(
+                step,
+                epoch + 1,
+                loss,
+                learning_rate,
+                images_per_second=len(batch.views) * ranks / seconds,
+                data_wait=(waited - started) / seconds,
+                augmentation=(augmented - waited) / seconds,
+            )
             started = time.perf_counter()
 
     def _step(self, loss: Tensor) -> float:

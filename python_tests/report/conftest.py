@@ -151,6 +151,7 @@ def _write_logs(folder: Path, rng: np.random.Generator, levels: dict[str, float]
                     "learning_rate": 0.05 * np.minimum(step / 18, 1) * (1 + np.cos(np.pi * step / 180)) / 2,
                     "images_per_second": 410 - 20 * index + rng.normal(0, 8, 180),
                     "data_wait": np.clip(0.012 + rng.normal(0, 0.003, 180), 0, 1),
+                    "augmentation": np.clip(0.05 + rng.normal(0, 0.004, 180), 0, 1),
                 }
             )
             table.to_csv(folder / "logs" / f"{pretraining}-seed{seed}.csv", index=False)

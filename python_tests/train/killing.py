@@ -8,12 +8,12 @@ class Killed(BaseException):
 
 
 class KilledAtCall(Augment):
-    """Augmentation that ends the process when it has been called ``left`` times."""
+    """Augmentation that ends the process when it has drawn the views of ``left`` batches."""
 
     left = 0
 
-    def __call__(self, images, generator):
+    def draw(self, shape, count, generator):
         KilledAtCall.left -= 1
         if KilledAtCall.left < 0:
             raise Killed
-        return super().__call__(images, generator)
+        return super().draw(shape, count, generator)

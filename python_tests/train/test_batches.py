@@ -14,7 +14,7 @@ def test_prefetched_batches_hold_the_rows_asked_for_with_their_labels():
     rows = np.arange(5, 20)
     data = TrainingSet(images, rows, {"row": torch.from_numpy(rows)}, STILL, views=2)
     plan = ((positions, torch.Generator()) for positions in data.epoch(4, seed=0))
-    batches = list(data.prefetch(plan, CPU))
+    batches = [gathered.batch() for gathered in data.prefetch(plan, CPU)]
     assert len(batches) == 3
     for batch in batches:
         assert batch.views.shape == (4, 2, 1, 1, 1)

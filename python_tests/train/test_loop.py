@@ -37,9 +37,12 @@ def test_the_loss_falls_and_every_step_is_logged(uninterrupted, readings):
     folder, _ = uninterrupted
     rows = rows_of(folder)
     steps = len(readings[1].train) // 128
-    assert list(rows[0]) == ["step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait"]
+    assert list(rows[0]) == ["step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait", "augmentation"]
     assert [(int(r["step"]), int(r["epoch"])) for r in rows] == [(n + 1, n // steps + 1) for n in range(3 * steps)]
-    assert all(0 <= float(row["data_wait"]) < 1 and float(row["images_per_second"]) > 0 for row in rows)
+    assert all(
+        0 <= float(row["data_wait"]) + float(row["augmentation"]) < 1 and float(row["images_per_second"]) > 0
+        for row in rows
+    )
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     board = EventAccumulator(str(RunFolder(folder).tensorboard(JOB.name)))
     board.Reload()
@@ -49,7 +52,7 @@ def test_the_loss_falls_and_every_step_is_logged(uninterrupted, readings):
 def test_stopped_inside_an_epoch_and_resumed_the_weights_are_the_same(uninterrupted, readings, tmp_path, capsys):
     folder, expected = uninterrupted
     steps = len(readings[1].train) // 128
-    KilledAtCall.left = 2 * (steps + 2)  # two steps into the second epoch
+    KilledAtCall.left = steps + 2  # two steps into the second epoch
     with pytest.raises(Killed):
         run(tmp_path, readings, dataclasses.replace(JOB, augment=KilledAtCall()))
     assert load_checkpoint(RunFolder(tmp_path).checkpoint(JOB.name)).state["epoch"] == 1
