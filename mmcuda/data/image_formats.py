@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ SUFFIXES = (*PICTURES, ".npy", ".nii", ".nii.gz", ".dcm")  # of image files; DIC
 PERCENTILES = (0.5, 99.5)  # of the values that become 0 and 255
 SAMPLED = 512  # rows and columns, at most, that the percentiles are taken of
 LYING = 5  # orientations from this number on exchange width and height
+HEADER = Lock()  # NumPy parses the header as Python, which in CPython 3.11 now and then fails in two threads at once
 BEYOND = 100.0  # window widths from its centre: surely outside
 
 
@@ -112,7 +114,8 @@ def _pick(number: int | None, count: int, kind: str, default: int) -> int:
 
 def _read_npy(path: Path, number: int | None) -> npt.NDArray[Any]:
     """Return [H, W], [H, W, C], [C, H, W] with C of 1 or 3, or one image of a stack [N, H, W]."""
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    with HEADER:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
         raise FormatError(f"expected numbers, got {values.dtype}")
     if values.ndim == 3 and number is None and values.shape[2] in (1, 3, 4):

@@ -80,6 +80,7 @@ class CohortSummary:
     clinical: tuple[ClinicalSummary, ...]
     targets: tuple[TargetSummary, ...]
     single_class_targets: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def read_cohort(path: Path) -> CohortSummary:
                 for name, entry in raw["targets"].items()
             ),
             single_class_targets=tuple(raw["single_class_targets"]),
+            warnings=tuple(raw["warnings"]),
         )
 
 

@@ -22,7 +22,7 @@ def data_lines(summary: Mapping[str, Any], batch_size: int) -> str:
     clinical: Mapping[str, Mapping[str, Any]] = summary["clinical"]
     lines = [
         f"{'data':<{LABEL}}{summary['title']}   {summary['images']:,} images, {summary['patients']:,} patients   "
-        f"{sides} patients, no patient on both sides",
+        f"{sides} patients, {summary['leak_check'].split(': ', 1)[1]}",
     ]
     if clinical:
         missing = np.mean([label["missing"] for label in clinical.values()])

@@ -106,8 +106,8 @@ def test_copies_on_one_side_are_warnings(path, tmp_path):
         Image.new("L", (20, 24)).save(images / name)
     assert lines(path, split="split") == [
         "warning images/001.png: of patient 0000 (row 3), the same image as images/009.png, of patient 0002 (row 11)",
-        "warning 1 images have copies of the same patient, such as images/004.png and images/005.png",
-        "warning 2 images are blank, every pixel the same, such as images/012.png (row 14)",
+        "warning images of one patient that are the same: images/004.png and images/005.png",
+        "warning images/012.png: blank, every pixel is the same (row 14), and so are 1 more",
     ]
 
 

@@ -55,6 +55,7 @@ def _cohort(title: str) -> dict[str, object]:
             for index, name in enumerate(TARGETS)
         },
         "single_class_targets": [SINGLE_CLASS],
+        "warnings": [f"target {SINGLE_CLASS}: no positive in test; it will be left out of the mean"],
     }
 
 

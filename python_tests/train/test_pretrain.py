@@ -9,7 +9,7 @@ from mmcuda.errors import UserError
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import ContrastiveModel
 from mmcuda.models.storage import load_encoder
-from mmcuda.train.config import EncoderConfig, PretrainJob
+from mmcuda.train.config import EncoderConfig, PretrainConfig, PretrainJob
 from mmcuda.train.folder import RunFolder
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import contrastive_labels, contrastive_loss, pretrain, training_set
@@ -103,3 +103,37 @@ def test_imagenet_is_the_encoder_of_the_weights_and_random_is_not(readings, tmp_
         pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
         features = load_encoder(RunFolder(tmp_path).checkpoint(job.name))(images)
         assert torch.allclose(features, expected, atol=1e-5) == (method == "imagenet")
+
+
+def test_class_aware_batches_hold_positives_of_the_chosen_labels(readings):
+    cohort, split = readings
+    options = PretrainConfig(batch_size=32, sampler="class_aware", balance=("diameter",))
+    data = training_set(PretrainJob("clinical", pretrain=options), cohort, split)
+    assert data.balance == {"diameter": cohort.clinical["diameter"].relation.tolerance}
+    values = data.labels["diameter"].numpy()
+    near = abs(values[:, None] - values) <= data.balance["diameter"]
+    has_any = near.sum(axis=1) > 1
+    for positions in data.epoch(32, seed=0):
+        found = near[np.ix_(positions, positions)].sum(axis=1) > 1
+        assert found[has_any[positions]].all()
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (PretrainJob("simclr", pretrain=PretrainConfig(sampler="class_aware")), set()),
+        (PretrainJob("clinical", pretrain=PretrainConfig(sampler="shuffled")), set()),
+        (PretrainJob("clinical", pretrain=PretrainConfig(sampler="class_aware"), labels=("margin",)), {"margin"}),
+    ],
+)
+def test_only_labels_that_are_learnt_from_are_balanced(readings, job, expected):
+    assert set(training_set(job, *readings).balance) == expected
+
+
+def test_a_label_to_balance_must_exist(readings, tmp_path):
+    options = PretrainConfig(sampler="class_aware", balance=("diametre",))
+    job = PretrainJob("clinical", pretrain=options)
+    with pytest.raises(UserError, match=r"--pretrain.balance must be among .* got diametre: did you mean diameter\?"):
+        pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
+    with pytest.raises(UserError, match=r"--pretrain.balance needs --pretrain.sampler class_aware, got shuffled"):
+        PretrainConfig(balance=("diameter",))

@@ -43,7 +43,8 @@ def test_the_summary_counts_every_image_once(readings):
 def test_a_leak_is_told(readings):
     cohort, split = readings
     leaking = Split(split.train, np.append(split.test, split.train[0]))
-    assert summarise_table(cohort.table, leaking, 64)["leak_check"] == "failed: 1 patients on two sides"
+    patient = cohort.patients[split.train[0]]
+    assert summarise_table(cohort.table, leaking, 64)["leak_check"] == f"failed: on two sides are {patient}"
 
 
 def test_samples_are_of_different_patients(readings):

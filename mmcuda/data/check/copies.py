@@ -44,7 +44,8 @@ def copy_problems(table: CohortTable, split: Split, digests: npt.NDArray[np.byte
             harmless.append((first, other))
     if harmless:
         names = " and ".join(str(table.image_names[row]) for row in harmless[0])
-        message = f"{len(harmless):,} images have copies of the same patient, such as {names}"
+        message = f"images of one patient that are the same: {names}"
+        message += f", and {len(harmless) - 1:,} more" if len(harmless) > 1 else ""
         problems.append(Problem("warning", "", message))
     return problems
 
@@ -54,9 +55,9 @@ def blank_problems(table: CohortTable, digests: npt.NDArray[np.bytes_]) -> list[
     rows = np.flatnonzero(digests == BLANK.encode())
     if len(rows) == 0:
         return []
-    name, row = table.image_names[rows[0]], table.row_numbers[rows[0]]
-    message = f"{len(rows):,} images are blank, every pixel the same, such as {name} (row {row})"
-    return [Problem("warning", "", message)]
+    more = f", and so are {len(rows) - 1:,} more" if len(rows) > 1 else ""
+    message = f"blank, every pixel is the same (row {table.row_numbers[rows[0]]}){more}"
+    return [Problem("warning", str(table.image_names[rows[0]]), message)]
 
 
 def _equal_rows(digests: npt.NDArray[np.bytes_]) -> Iterator[Rows]:

@@ -24,7 +24,7 @@ def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[s
         batch_size: images in a batch, for the number of positives in it.
     """
     sides = {side: rows for side, rows in split.sides.items() if len(rows)}
-    shared = len(patients_on_two_sides(table.patients, split))
+    leaking = ", ".join(patients_on_two_sides(table.patients, split))
     counts = {
         name: {side: _count(values[rows]) for side, rows in sides.items()} for name, values in table.targets.items()
     }
@@ -40,7 +40,7 @@ def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[s
             side: {"images": len(rows), "patients": len(np.unique(table.patients[rows]))}
             for side, rows in sides.items()
         },
-        "leak_check": f"failed: {shared} patients on two sides" if shared else "passed: no patient on both sides",
+        "leak_check": f"failed: on two sides are {leaking}" if leaking else "passed: no patient on both sides",
         "clinical": {
             name: {
                 "relation": str(label.relation),
