@@ -227,8 +227,7 @@ void maximum(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, 
              T* dots) {
   const Pairs<T> pairs(batch, block_i, block_j);
   alignas(64) Block<T> scratch;
-  Block<T>& s = dots ? *reinterpret_cast<Block<T>*>(dots) : scratch;
-  dot_products<E>(batch, pairs, s);
+  Block<T>& s = dot_products<E>(batch, pairs, dots, false, scratch);
   const Vec<T> lowest = Vec<T>{} - Simd<T>::kLargest, one = Vec<T>{} + 1;
   pairs.exclude(s, lowest[0]);
   for (int64_t n = 0; n < sums; ++n) {
@@ -250,8 +249,8 @@ void forward(const Batch<T>& batch, const ForwardTerms<T>& terms, int64_t block_
   const Pairs<T> pairs(batch, block_i, block_j);
   const bool columns = batch.serves_columns(block_i, block_j);
   alignas(64) Block<T> scratch;
-  Block<T>& s = dots ? *reinterpret_cast<Block<T>*>(dots) : scratch;
-  if (!dots || batch.constant_shift) dot_products<E>(batch, pairs, s);  // else the pass for the maxima has
+  const bool maxima = !batch.constant_shift;  // the pass for them went before
+  Block<T>& s = dot_products<E>(batch, pairs, dots, maxima, scratch);
 
   for (int64_t r = pairs.rows; dots && r < kBlock; ++r) __builtin_memset(s[r], 0, sizeof(s[r]));  // all kept is defined
   pairs.exclude(s, -Simd<T>::kLargest);                                                           // exp is 0 there
@@ -283,8 +282,7 @@ void softplus(const Batch<T>& batch, const SoftplusTerms<T>& terms, int64_t bloc
   const Pairs<T> pairs(batch, block_i, block_j);
   const bool columns = batch.serves_columns(block_i, block_j);
   alignas(64) Block<T> scratch;
-  Block<T>& s = dots ? *reinterpret_cast<Block<T>*>(dots) : scratch;
-  if (!dots) dot_products<E>(batch, pairs, s);
+  Block<T>& s = dot_products<E>(batch, pairs, dots, true, scratch);
   pairs.exclude(s, Simd<T>::kLargest);  // softplus and sigmoid of minus infinity are 0
 
   for (int64_t k = 0; k < batch.sets; ++k) {

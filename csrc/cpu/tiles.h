@@ -210,6 +210,15 @@ inline void dot_products(const Batch<T>& batch, const Pairs<T>& pairs, Block<T>&
   }
 }
 
+// The dot products of a block pair, to work on: where they are kept, or in `scratch` if there is no such place (null).
+// Those that an earlier pass has kept are not computed again.
+template <class E, class T>
+inline Block<T>& dot_products(const Batch<T>& batch, const Pairs<T>& pairs, T* kept, bool earlier, Block<T>& scratch) {
+  Block<T>& s = kept ? *reinterpret_cast<Block<T>*>(kept) : scratch;
+  if (!kept || !earlier) dot_products<E>(batch, pairs, s);
+  return s;
+}
+
 // ---- products with the features ------------------------------------------------------------------------------------
 
 // c [rows, Dp] += h x, with h(r, k) = h[r * row_stride + k * stride] and x [steps, Dp] in steps of one or two items;
