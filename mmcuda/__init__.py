@@ -22,7 +22,7 @@ from mmcuda.losses import (
 if TYPE_CHECKING:
     import torch
 
-    from mmcuda.predict import Model
+    from mmcuda.predict.model import Model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -63,6 +63,6 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None)
         >>> model.predict(["a.png", "b.dcm"]).shape == (2, len(model.targets))
         True
     """
-    from mmcuda.predict import load  # its packages are needed here alone
+    from mmcuda.predict.model import load  # its packages are needed here alone
 
     return load(path, device)
