@@ -43,14 +43,18 @@ def interval(resampled: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_of_draws(scores: Floats) -> Floats:
+def mean_of_draws(scores: Floats, times: Floats | float = 1.0) -> Floats:
     """Return [T, 1 + R], the mean of [draws, T, 1 + R] over the draws in which the target could be trained.
 
     The sample (column 0) and its resamples average the same draws; NaN in one of these is NaN in the mean.
+
+    Args:
+        scores: [draws, T, 1 + R].
+        times: how often each draw counts, [draws, 1, 1 + R] where they do not all count once.
     """
     used = np.isfinite(scores[:, :, :1])
-    count = used.sum(axis=0)
-    total = np.where(used, scores, 0.0).sum(axis=0)
+    count = (used * times).sum(axis=0)
+    total = (np.where(used, scores, 0.0) * times).sum(axis=0)
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 

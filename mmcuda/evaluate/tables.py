@@ -61,12 +61,8 @@ def score_tables(
         rule: how a threshold is chosen. Bags and patients have their own; a subgroup has that of all images.
     """
     targets, names = target_matrix(cohort), list(cohort.targets)
-    tested = targets[split.test]
-    judged = [
-        Judged(c.test, choose_thresholds(c.held_out_probabilities, targets[c.held_out], rule)) for c in classifiers
-    ]
-    labelled = [targets[c.labelled] for c in classifiers]
-    tables = Tables(metrics=score_rows(key, names, judged, tested, labelled, weights))
+    tested, judged = targets[split.test], _judge(classifiers, targets, rule)
+    tables = Tables(metrics=_image_rows(key, cohort, split, classifiers, judged, weights))
     for level, groups in levels(cohort).items():
         of_test = groups[split.test]
         first = np.unique(of_test, return_index=True)[1]  # a group lies within a patient: its images weigh the same
@@ -85,6 +81,32 @@ def score_tables(
             rows = score_rows(subkey, names, of_part, tested[part], trained, weights[:, part])
             tables.subgroups.extend(rows[:-1])  # a mean over other targets than the next subgroup's would mislead
     return tables
+
+
+def score_images(
+    key: Key, cohort: Cohort, split: Split, classifiers: Sequence[ClassifierScores], weights: Floats, rule: Rule
+) -> list[Row]:
+    """Return the rows by image alone; arguments as of ``score_tables``."""
+    judged = _judge(classifiers, target_matrix(cohort), rule)
+    return _image_rows(key, cohort, split, classifiers, judged, weights)
+
+
+def _image_rows(
+    key: Key,
+    cohort: Cohort,
+    split: Split,
+    classifiers: Sequence[ClassifierScores],
+    judged: Sequence[Judged],
+    weights: Floats,
+) -> list[Row]:
+    targets = target_matrix(cohort)
+    labelled = [targets[c.labelled] for c in classifiers]
+    return score_rows(key, list(cohort.targets), judged, targets[split.test], labelled, weights)
+
+
+def _judge(classifiers: Sequence[ClassifierScores], targets: Targets, rule: Rule) -> list[Judged]:
+    """Return each classifier's probabilities of the test images, with thresholds chosen on its held-out images."""
+    return [Judged(c.test, choose_thresholds(c.held_out_probabilities, targets[c.held_out], rule)) for c in classifiers]
 
 
 def _grouped(

@@ -17,7 +17,7 @@ from mmcuda.errors import UserError
 from mmcuda.evaluate.bootstrap import mean_of_draws
 from mmcuda.evaluate.metrics import Floats, auroc_of_targets
 from mmcuda.evaluate.rows import Key, Row
-from mmcuda.evaluate.tables import ClassifierScores, score_tables, target_matrix
+from mmcuda.evaluate.tables import ClassifierScores, score_images, target_matrix
 from mmcuda.evaluate.threshold import Rule
 from mmcuda.report.wording import percent
 from mmcuda.study.arms import ONE_LABEL
@@ -106,7 +106,7 @@ def score_cell(
     tested = target_matrix(cohort)[split.test]
     probabilities = np.stack([classifier.test for classifier in classifiers])
     aurocs = mean_of_draws(np.stack([auroc_of_targets(draw, tested, weights) for draw in probabilities]))
-    return CellScores(score_tables(key, cohort, split, classifiers, weights, rule).metrics, aurocs, probabilities)
+    return CellScores(score_images(key, cohort, split, classifiers, weights, rule), aurocs, probabilities)
 
 
 @dataclass(frozen=True)

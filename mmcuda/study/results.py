@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mmcuda.evaluate.bootstrap import SEED, Difference, differences, interval, with_mean
+from mmcuda.evaluate.bootstrap import SEED, Difference, differences, interval, mean_of_draws, with_mean
 from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.rows import METRICS, Row
 from mmcuda.report.results import Results
@@ -103,7 +103,4 @@ def over_seeds(aurocs: Sequence[Floats]) -> Floats:
     seeds, resamples = len(stacked), stacked.shape[2] - 1
     drawn = np.random.default_rng(SEED).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)  # [R, S]
     times = np.concatenate([np.ones((1, seeds)), drawn]).T[:, None]  # [S, 1, 1 + R], the same for all arms
-    used = np.isfinite(stacked[:, :, :1])
-    count = (used * times).sum(axis=0)
-    total = (np.where(used, stacked, 0.0) * times).sum(axis=0)
-    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+    return mean_of_draws(stacked, times)
