@@ -60,6 +60,7 @@ sanitize: setup
 	$(call SANITIZED,thread,TSAN_OPTIONS=ignore_noninstrumented_modules=1:atexit_sleep_ms=0,libtsan.so)
 
 PTX := build/ptx/libkernels.so
+LAUNCHERS = $(BIN)/python benchmarks/gpu/launchers/check.py $(PTX)
 $(PTX): $(NATIVE)
 	mkdir -p $(@D)
 	nvcc -O3 -std=c++20 -lineinfo -cudart shared -shared -Xcompiler -fPIC --no-compress \
@@ -71,10 +72,8 @@ ifndef PTXEMU
 	@echo "ptx-check is skipped: PTXEMU is not set to the folder of ptxemu"
 else
 	$(MAKE) $(PTX)
-	for seed in 1 2 3; do \
-	  $(PTXEMU)/run --seed $$seed $(PTX) -- $(BIN)/python csrc/simt/check.py $(PTX) --seed $$seed || exit 1; \
-	done
-	$(PTXEMU)/run --tsan $(PTX) -- $(BIN)/python csrc/simt/check.py $(PTX)
+	for seed in 1 2 3; do $(PTXEMU)/run --seed $$seed $(PTX) -- $(LAUNCHERS) --seed $$seed || exit 1; done
+	$(PTXEMU)/run --tsan $(PTX) -- $(LAUNCHERS)
 endif
 
 # How often the PTX uses each unit, on tiles that are full: the table of csrc/cuda/README.md.
@@ -85,14 +84,14 @@ else
 	$(MAKE) $(PTX)
 	for dtype in bfloat16 tf32 float32; do for d in 64 128 256; do \
 	  $(PTXEMU)/run --profile --stats=build/ptx/profile-$$dtype-1024x$$d.json $(PTX) -- \
-	    $(BIN)/python csrc/simt/check.py $(PTX) --dtype $$dtype --shape 1024x$$d || exit 1; \
+	    $(LAUNCHERS) --dtype $$dtype --shape 1024x$$d || exit 1; \
 	done; done
-	$(BIN)/python csrc/cuda/ptx_profile.py build/ptx/profile-*.json
+	$(BIN)/python benchmarks/gpu/static/ptx_profile.py build/ptx/profile-*.json
 endif
 
 # What the compiler made of the kernels for each architecture: registers, spills, instruction counts.
 gpu-static: setup
-	$(BIN)/python csrc/cuda/static_check.py $$($(BIN)/python -c 'import mmcuda._C; print(mmcuda._C.__file__)')
+	$(BIN)/python benchmarks/gpu/static/check.py $$($(BIN)/python -c 'import mmcuda._C; print(mmcuda._C.__file__)')
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,14 +19,15 @@ BUGS = {
     "kOutOfBoundsRow": "address",
     "kSharedRace": "thread",
 }
-CASES = ["50xselfx24", "300xselfx128", "140x150"]  # of check.py
+CHECK = CSRC.parent / "benchmarks/gpu/launchers/check.py"
+CASES = ["50xselfx24", "300xselfx128", "140x150"]  # of CHECK
 
 pytestmark = [pytest.mark.slow, needs_compiler]
 
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory):
-    """Return check(sanitizer, bug): exit status and output of csrc/simt/check.py on bfloat16 kernels with the bug."""
+    """Return check(sanitizer, bug): exit status and output of benchmarks/gpu/launchers/check.py on bfloat16 kernels with the bug."""
     folder = tmp_path_factory.mktemp("planted")
 
     def built(source, *options):
@@ -45,7 +46,7 @@ def check(tmp_path_factory):
         compiled("-shared", *objects, *options, "-o", library)
         output = ""
         for case in CASES:
-            command = [sys.executable, CSRC / "simt/check.py", library, "--dtype", "bfloat16", "--only", case]
+            command = [sys.executable, CHECK, library, "--dtype", "bfloat16", "--only", case]
             status, more = run(sanitizer, *command, timeout=600, preload=True)
             output += more
             if status:

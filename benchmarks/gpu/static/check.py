@@ -1,11 +1,11 @@
 """Check what the compiler made of the kernels: no spills, no stack, registers and shared memory, instruction counts.
 
-    python static_check.py LIBRARY.. [--model]
+    python check.py LIBRARY.. [--model]
 
 LIBRARY is the extension (or its objects) with machine code for every architecture of instantiations.py. Counts are of
 the whole kernel as it stands in the binary and must equal those computed by hand from the sizes of the tiles. Prints a
-table, then each failure; exits 1 if there is one, 2 without cuobjdump. --model writes the tables of README.md anew
-(model.py).
+table, then each failure; exits 1 if there is one, 2 without cuobjdump. --model writes the tables of
+csrc/cuda/README.md anew (model.py).
 """
 
 import argparse
@@ -95,11 +95,11 @@ def main() -> int:
     """Exit status: 0 all gates hold, 1 one does not, 2 no cuobjdump."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", nargs="+")
-    parser.add_argument("--model", action="store_true", help="write the tables of README.md anew")
+    parser.add_argument("--model", action="store_true", help="write the tables of csrc/cuda/README.md anew")
     arguments = parser.parse_args()
     tool = find_tool("cuobjdump")
     if not tool:
-        print("static_check: no cuobjdump: set CUOBJDUMP, or `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`")
+        print("check: no cuobjdump: set CUOBJDUMP, or `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`")
         return 2
     binaries = read_library(arguments.library, tool)
     failures = check(binaries)

@@ -1,7 +1,7 @@
 """How long the kernels of one interval set, self-contrast, would take if nothing but throughput mattered: a model.
 
-Written into README.md by `python static_check.py LIBRARY --model`. A tile is a product of matrices and an epilogue; in
-a backward also a second product. A block by itself does one after the other, each in the clocks of its busiest unit;
+Written into csrc/cuda/README.md by `python check.py LIBRARY --model`. A tile is a product of matrices and an epilogue;
+in a backward also a second product. A block by itself does one after the other, each in the clocks of its busiest unit;
 the blocks of a multiprocessor overlap until one unit is busy all the time. Blocks go to multiprocessors in order, each
 as soon as a place is free. Latency, caches and clock changes are left out. Registers are those of the library;
 everything else follows from the sizes of tiles.
@@ -34,7 +34,7 @@ from instantiations import (
 SIZES = (8_192, 32_768, 131_072)  # N
 FEATURES = (64, 128, 256)  # D
 TERMS = 2  # the exponential sum and the linear term
-README = Path(__file__).with_name("README.md")
+README = Path(__file__).parents[3] / "csrc/cuda/README.md"
 
 
 @dataclass(frozen=True)
@@ -363,7 +363,7 @@ def tables(binaries: dict[tuple[str, str], Binary]) -> str:
 
 
 def write(binaries: dict[tuple[str, str], Binary]) -> None:
-    """Put the tables between their marks in README.md."""
+    """Put the tables between their marks."""
     text = README.read_text()
     begin, end = "<!-- model: begin -->\n", "<!-- model: end -->"
     before, rest = text.split(begin)

@@ -1,4 +1,4 @@
-"""What an emulator counted while it ran the kernels' PTX, as a table of README.md; see `make ptx-profile`.
+"""What an emulator counted while it ran the kernels' PTX, as a table of csrc/cuda/README.md; see `make ptx-profile`.
 
     python ptx_profile.py STATS..
 
@@ -19,7 +19,7 @@ from model import A100, H100, Device, flops_of_mma
 LARGE = 8_192  # N of the cycles
 TILE = 128  # rows of a tile of the forward
 UNITS = ("tensor", "fp32", "mufu", "shared/L1", "issue")
-README = Path(__file__).with_name("README.md")
+README = Path(__file__).parents[3] / "csrc/cuda/README.md"
 
 
 @dataclass(frozen=True)
