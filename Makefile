@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 # The CUDA kernels are built for the CPU, too: the tests run them there.
 export MMCUDA_SIMT ?= ON
 
-.PHONY: setup demo test bench sanitize ptx-check ptx-profile gpu-static lint format clean
+.PHONY: setup demo test bench sanitize ptx-check ptx-profile oldest-torch gpu-static lint format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -88,6 +88,21 @@ else
 	done; done
 	$(BIN)/python benchmarks/gpu/static/ptx_profile.py build/ptx/profile-*.json
 endif
+
+# The sources against the headers of the oldest torch that is allowed. They are the same in every wheel; that for macOS is
+# the smallest.
+OLDEST := $(shell sed -n 's/^dependencies = \["torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+OLD_HEADERS := $(VENV)/torch-$(OLDEST)
+$(OLD_HEADERS): $(VENV)/torch
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --platform macosx_11_0_arm64 \
+	  --dest $@.wheel torch==$(OLDEST)
+	$(BIN)/python -m zipfile --extract $@.wheel/*.whl $@
+	rm -r $@.wheel
+oldest-torch: $(OLD_HEADERS)
+	for source in csrc/ops.cpp csrc/cpu/*_cpu.cpp csrc/cuda/*_cuda.cpp; do for kernels in USE_CUDA MMCUDA_SIMT; do \
+	  $(CXX) -fsyntax-only -std=c++20 -Wno-attributes -D$$kernels -D$(shell grep -o 'TORCH_TARGET_VERSION=0x[0-9a-f]*' CMakeLists.txt) \
+	    -isystem $(OLD_HEADERS)/torch/include $$source || exit 1; \
+	done; done
 
 # What the compiler made of the kernels for each architecture: registers, spills, instruction counts.
 gpu-static: setup

@@ -4,6 +4,9 @@
 #include <pybind11/stl.h>
 
 #include "cpu/instruction_set.h"
+#ifdef USE_CUDA
+#include "cuda/limits.h"
+#endif
 
 namespace py = pybind11;
 
@@ -19,9 +22,16 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
         info["torch"] = MMCUDA_TORCH_VERSION;
         info["cpu"] = usable;
         info["cuda"] = MMCUDA_CUDA_STATUS;
+        info["cuda_architectures"] = MMCUDA_CUDA_ARCHITECTURES;
+#ifdef USE_CUDA
+        info["cuda_runtime"] = mmcuda::cuda_runtime_version();
+        info["cuda_driver"] = mmcuda::cuda_driver_version();
+#endif
         return info;
       },
-      "How this library was built: compiler, torch, usable CPU instruction sets (fastest first), state of CUDA.");
+      "How this library was built: compiler, torch, usable CPU instruction sets (fastest first), state of CUDA, its "
+      "architectures as CMake writes them; and, if there are any, the versions of its CUDA runtime and of the driver "
+      "here (13000 is 13.0, 0 none).");
   m.def("instruction_set", [] { return std::string(mmcuda::instruction_set().name); }, "The one in use.");
   m.def("set_instruction_set", &mmcuda::set_instruction_set, py::arg("name"),
         "Use another instruction set from build_info()['cpu'] (ValueError if there is no such one).");

@@ -10,6 +10,10 @@
 #include <algorithm>
 #include <vector>
 
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK  // before torch 2.13
+#define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
+#endif
+
 namespace mmcuda {
 
 using torch::headeronly::IntHeaderOnlyArrayRef;

@@ -18,7 +18,6 @@ except ModuleNotFoundError as error:
     native = None
     missing_reason = "mmcuda._C was not built: reinstall mmcuda on a machine with a C++ compiler"
 
-COMPILED = "compiled for "  # begins the state of CUDA in build_info(), if there are kernels; their architectures follow
 NEEDED = (8, 0)  # compute capability
 
 
@@ -55,28 +54,54 @@ def _why_not_cuda(index: int | None) -> str | None:
 @functools.cache  # asked in each call of a loss
 def _cuda_reason(index: int | None) -> str | None:
     assert native is not None
-    state: str = native.build_info()["cuda"]
-    if not state.startswith(COMPILED):
-        return f"this build has no CUDA kernels ({state})"
+    build = native.build_info()
+    if not build["cuda_architectures"]:
+        return f"this build has no CUDA kernels ({build['cuda']})"
     if reason := why_no_cuda_device():
         return reason
     name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
-    has = f"{name} has compute capability {_dotted(capability)}"
+    dotted = _dotted(capability)
+    has = f"{name} has compute capability {dotted}"
     if capability < NEEDED:
         return f"{has}, the CUDA kernels need {_dotted(NEEDED)} or higher"
-    if not any(_runs_on(capability, architecture) for architecture in state.removeprefix(COMPILED).split()):
-        return f"{has}, the CUDA kernels are {state}: reinstall with TORCH_CUDA_ARCH_LIST={_dotted(capability)}"
+    codes = [_code_for(capability, architecture) for architecture in build["cuda_architectures"].split()]
+    if not any(codes):
+        compiled = build["cuda_architectures"]
+        return f"{has}, the CUDA kernels are compiled for {compiled}: reinstall with TORCH_CUDA_ARCH_LIST={dotted}"
+    runtime, driver = build["cuda_runtime"], build["cuda_driver"]
+    needed = needed_driver(runtime) if "binary" in codes else runtime
+    if driver < needed:
+        return (
+            f"the driver serves CUDA {cuda_version(driver)}, the CUDA kernels need {cuda_version(needed)}: update the"
+            f" driver, or reinstall mmcuda with the nvcc of CUDA {driver // 1000}"
+        )
     return None
 
 
-def _runs_on(capability: tuple[int, int], architecture: str) -> bool:
-    """Whether code for an architecture, as CMake writes it, runs: "80-virtual" is PTX, "80-real" binary, "80" both."""
+def needed_driver(runtime: int) -> int:
+    """Return the oldest CUDA version a driver must serve for a CUDA runtime: any of the same major version."""
+    return runtime // 1000 * 1000
+
+
+def cuda_version(number: int) -> str:
+    """Return the CUDA runtime's number for a version, such as 13000, as people write it: 13.0."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _code_for(capability: tuple[int, int], architecture: str) -> str | None:
+    """Return which code of an architecture, as CMake writes it, runs: "80-real" has machine code, "80-virtual" PTX.
+
+    Machine code runs on devices of the same major version, PTX on all newer ones: the driver compiles it and must
+    therefore be as new as the compiler.
+    """
     number, _, kind = architecture.partition("-")
     compiled = divmod(int(number.rstrip("af")), 10)
-    if number.endswith("a"):  # "90a": for this architecture alone
-        return compiled == capability
-    one_major = kind == "real" or number.endswith("f")
-    return compiled <= capability and (compiled[0] == capability[0] or not one_major)
+    same_major = compiled[0] == capability[0]
+    if compiled > capability or (number.endswith("a") and compiled != capability):  # "90a": this architecture alone
+        return None
+    if kind != "virtual" and same_major:
+        return "binary"
+    return "ptx" if kind != "real" and (same_major or number.isdigit()) else None  # "100f": this major version
 
 
 def _dotted(capability: tuple[int, int]) -> str:

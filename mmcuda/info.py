@@ -26,17 +26,27 @@ def describe() -> str:
         threads = torch.get_num_threads()
         lines.append(("cpu kernels", f"{instruction_set()} (of: {usable})   {threads} threads"))
         lines.append(("cuda kernels", build["cuda"]))
+        if build["cuda_architectures"]:
+            lines += _versions(build["cuda_runtime"], build["cuda_driver"])
         lines.append(("built by", f"{build['compiler']} against torch {build['torch']}"))
     if reason := _extension.why_no_cuda_device():
         lines.append(("device", f"cpu only: {reason}"))
     else:
-        lines.append(("cuda", f"{torch.version.cuda}   driver {_driver()}"))
         for index in range(torch.cuda.device_count()):
             device = torch.device("cuda", index)
             reason = _extension.why_not_fused(device)
             kernels = "fused kernels" if reason is None else f"the PyTorch reference serves: {reason}"
             lines.append(("device", f"{device} {_name(device)}   {kernels}"))
     return "\n".join(f"{name:<14}{text}" for name, text in lines)
+
+
+def _versions(runtime: int, driver: int) -> list[tuple[str, str]]:
+    """Return the CUDA versions in play, and what each allows."""
+    version, needed = _extension.cuda_version, _extension.needed_driver(runtime)
+    return [
+        ("cuda runtime", f"{version(runtime)} in the kernels, which needs a driver for {version(needed)} or newer"),
+        ("cuda driver", f"{_driver()}, for CUDA {version(driver)} and older" if driver else "none was found"),
+    ]
 
 
 def conditions(device: torch.device) -> dict[str, str]:

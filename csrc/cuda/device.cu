@@ -14,4 +14,11 @@ DeviceLimits device_limits(int device) {
   return {ask(cudaDevAttrMultiProcessorCount, 1), ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor, 100 * 1024)};
 }
 
+int cuda_runtime_version() { return CUDART_VERSION; }
+
+int cuda_driver_version() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
 }  // namespace mmcuda

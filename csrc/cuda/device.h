@@ -9,6 +9,12 @@
 #define MMCUDA_DEVICE_LIBRARY(m) STABLE_TORCH_LIBRARY_IMPL(mmcuda_simt, CPU, m)
 #else
 #include <torch/csrc/stable/accelerator.h>
+
+// In libtorch_cuda: null beside a torch that is built without CUDA, whose tensors never get here. (Its successor,
+// Stream::nativeHandle, is in every libtorch, but only from torch 2.13 on.)
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index,
+                                                                                   void** ret_stream);
+
 #define MMCUDA_DEVICE_LIBRARY(m) STABLE_TORCH_LIBRARY_IMPL(mmcuda, CUDA, m)
 #endif
 
@@ -34,7 +40,11 @@ class Device {
   Tensor empty(IntHeaderOnlyArrayRef sizes, ScalarType dtype) const {
     return mmcuda::empty(sizes, dtype, aoti_torch_device_type_cuda(), index_);
   }
-  void* stream() const { return torch::stable::accelerator::getCurrentStream(index_).nativeHandle(); }
+  void* stream() const {
+    void* stream = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    return stream;
+  }
   DeviceLimits limits() const { return device_limits(index_); }
 
  private:

@@ -19,6 +19,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -250,17 +251,44 @@ MMCUDA_WRAPPER void store_global(void* p, const V& value) {
 
 // ---- launch<kernel>(..): null or the error's text. Nothing is waited for.
 
+inline const char* text_of(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // it is told to our caller; the next one to ask must not take it for its own
+  return cudaGetErrorString(error);
+}
+
+// Lets the kernel have as much dynamic shared memory as the device gives a block: once for each kernel and device, since
+// the attribute is the process's, and a smaller value of one host thread would fail another's launch.
+template <auto kKernel>
+cudaError_t allow_shared_memory() {
+  static std::atomic<uint64_t> allowed{0};  // bit d: on device d
+  int device = 0, most = 0;
+  if (cudaError_t error = cudaGetDevice(&device)) return error;
+  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+  if (allowed.load(std::memory_order_acquire) & bit) return cudaSuccess;
+  if (cudaError_t error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
+  if (cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)) {
+    return error;
+  }
+  allowed.fetch_or(bit, std::memory_order_release);
+  return cudaSuccess;
+}
+
+// cudaLaunchKernel returns its own error; cudaGetLastError behind <<<>>> would return any earlier one of the process.
+template <class... Parameters>
+cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared_bytes, void* stream,
+                          std::type_identity_t<Parameters>... parameters) {
+  void* pointers[] = {const_cast<void*>(static_cast<const void*>(&parameters))...};
+  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, threads, pointers, shared_bytes,
+                          static_cast<cudaStream_t>(stream));
+}
+
 template <auto kKernel, class... Args>
 const char* launch(dim3 grid, unsigned threads, size_t shared_bytes, void* stream, const Args&... args) {
-  cudaError_t error = cudaSuccess;
   if (shared_bytes > 48 * 1024) {  // above this the device wants to be asked
-    error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    if (const char* error = text_of(allow_shared_memory<kKernel>())) return error;
   }
-  if (error == cudaSuccess) {
-    kKernel<<<grid, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(args...);
-    error = cudaGetLastError();
-  }
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return text_of(launch_kernel(kKernel, grid, threads, shared_bytes, stream, args...));
 }
 
 #undef MMCUDA_WRAPPER

@@ -134,10 +134,8 @@ struct MarginForces {
         const T related = slice.related[m][v];
         force[m][v] = exists ? upstream * unit * (related - (slice.all - related) * push) : T(0);
       });
-      if constexpr (kAlone) {
-        __syncwarp();  // near pairs have parted the lanes
-        add_alone(job, pairs, n, alone, force, gradient);
-      }
+      __syncwarp();  // near pairs have parted the lanes; the shuffles and products behind need the whole warp
+      if constexpr (kAlone) add_alone(job, pairs, n, alone, force, gradient);
       // What H Y rounds must be rounded in the sum, too: x_i - y_j is smaller than either.
       for_slice<kM>([&](int m, int v) {
         const T b = Math::rounded(alone >> (4 * m + v) & 1 ? T(0) : force[m][v]);

@@ -125,11 +125,13 @@ class Pass {
     for (int first = 0; first < terms; first += kMaxTerms) {
       job.terms = std::min(terms - first, kMaxTerms);
       std::copy_n(term + first, job.terms, job.term);
-      // Two blocks fit a multiprocessor with 164 KB; a block fits 99 KB in any case.
-      constexpr int kHalf = 80 * 1024, kSums = 12 * 1024;
+      // The panels of the rows stay where two blocks fit a multiprocessor with them, as those without always do where it
+      // has 164 KB. Where it has 100 KB there is one block in any case.
+      constexpr int kSmallest = 80 * 1024, kSums = 12 * 1024;
+      const int most = std::max(kSmallest, in_.limits.shared_memory / 2 - kSharedOfSystem);
       const int of_tile = job.terms * kTile * static_cast<int>(sizeof(T));
       job.strip = std::clamp((kSums - 4 * of_tile) / (2 * of_tile), 1, 8);
-      job.resident = ForwardShared<Tile>(job.panels, true, job.terms, job.strip).size <= kHalf;
+      job.resident = ForwardShared<Tile>(job.panels, true, job.terms, job.strip).size <= most;
       call_.launch_if([&] { return Tiles<Math>::forward(kind, job, call_.stream()); });
       job.partial += int64_t{job.terms} * job.slots * anchors_;
     }

@@ -196,9 +196,11 @@ struct Tf32Math {
     split(h[step][1], a.big[2], a.small[2]);
     split(h[step][planted(kWrongFragmentColumn) ? 2 : 3], a.big[3], a.small[3]);
   }
-  // So is the order of the features: a lane loads 4g .. 4g + 3, column g of four accumulators.
+  // So is the order of the features: column g of four accumulators is the four features of chunk_of(g). A lane has the
+  // columns 2t and 2t + 1; in this order a quad stores whole sectors of 32 bytes, and loads of Y meet no bank twice.
+  static __device__ __forceinline__ int chunk_of(int g) { return (g & 4) | ((g >> 1 & 1) ^ (g & 1 ? 3 : 0)); }
   static __device__ __forceinline__ void load_y(Y (&y)[4], const unsigned char* panel, int step, int) {
-    const int row = 8 * step + 2 * (lane_id() & 3), chunk = lane_id() >> 2;
+    const int row = 8 * step + 2 * (lane_id() & 3), chunk = chunk_of(lane_id() >> 2);
     const float4 first = load_shared<float4>(panel + panel_offset(row, chunk));
     const float4 second = load_shared<float4>(panel + panel_offset(row + 1, chunk));
     split(first.x, y[0].big[0], y[0].small[0]);
@@ -212,7 +214,7 @@ struct Tf32Math {
   }
   static __device__ __forceinline__ float rounded(float x) { return kExact ? x : __uint_as_float(to_tf32(x)); }
   static __device__ __forceinline__ int feature(int a, int e) {
-    return 32 * (a / 4) + 8 * (lane_id() & 3) + 4 * e + a % 4;
+    return 32 * (a / 4) + 4 * chunk_of(2 * (lane_id() & 3) + e) + a % 4;
   }
   template <class Use>
   static __device__ __forceinline__ void for_each_run(const float (*acc)[4], int, int half, const Use& use) {
@@ -220,7 +222,7 @@ struct Tf32Math {
     for (int e = 0; e < 2; ++e) {
       const int v = 2 * half + e;
       const float run[kRun] = {acc[0][v], acc[1][v], acc[2][v], acc[3][v]};
-      use(8 * (lane_id() & 3) + 4 * e, run);
+      use(4 * chunk_of(2 * (lane_id() & 3) + e), run);
     }
   }
 };

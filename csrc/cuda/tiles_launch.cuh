@@ -7,8 +7,6 @@
 
 namespace mmcuda {
 
-inline constexpr int kSharedOfSystem = 1024;  // bytes of shared memory that the system takes with each block
-
 template <class Math>
 const char* Tiles<Math>::pack(const void* from, void* to, int64_t count, int64_t d, int64_t stride, void* stream) {
   return launch<pack_kernel<E>>(blocks_for(count * stride), kPrepareThreads, 0, stream, static_cast<const E*>(from),

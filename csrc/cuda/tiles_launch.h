@@ -4,6 +4,7 @@
 
 #include "backward.cuh"
 #include "forward.cuh"
+#include "limits.h"
 
 namespace mmcuda {
 

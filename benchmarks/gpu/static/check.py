@@ -32,13 +32,14 @@ def check_resources(arch: Architecture, binary: Binary, counts: Counter[str]) ->
 def check_kernel(kernel: Kernel, arch: Architecture, binary: Binary, counts: Counter[str]) -> tuple[int, list[str]]:
     """Blocks per multiprocessor, and what is wrong."""
     wrong = check_resources(arch, binary, counts)
-    blocks = blocks_per_sm(arch, kernel.threads, binary.registers, kernel.most_shared)
+    shared = kernel.most_shared(arch)
+    blocks = blocks_per_sm(arch, kernel.threads, binary.registers, shared)
     # Where a multiprocessor has 100 KB, there may be room for one or for none: then with_backward takes another kernel.
-    stated = min(kernel.blocks, arch.shared // (kernel.most_shared + KB))
+    stated = min(kernel.blocks, arch.shared // (shared + KB))
     if blocks < stated:
         wrong.append(
             f"blocks per SM: expected {stated}, found {blocks} ("
-            f"{binary.registers} registers x {kernel.threads} threads, {kernel.most_shared} bytes of shared memory)"
+            f"{binary.registers} registers x {kernel.threads} threads, {shared} bytes of shared memory)"
         )
     expected, merged = expected_counts(kernel), expected_counts(kernel, merged=True)
     names = {"HMMA", "LDSM", "LDGSTS.128", "LDGSTS.64", "LDGSTS.32", "MUFU.EX2", "BAR", *expected}
@@ -73,7 +74,7 @@ def check(binaries: dict[tuple[str, str], Binary]) -> list[str]:
             spills = counts["LDL"] + counts["STL"]
             print(
                 f"{kernel.name:30} {arch.name:6} {binary.registers:4} {binary.stack:5} {spills:5} "
-                f"{kernel.most_shared:6} {blocks:6}",
+                f"{kernel.most_shared(arch):6} {blocks:6}",
                 *(f"{counts[c]:{len(c)}}" for c in columns),
                 "FAILED" if wrong else "ok",
                 sep="  ",

@@ -130,15 +130,16 @@ class Forward:
         """Blocks a multiprocessor has room for by design, shared memory permitting: kBlocksPerSm."""
         return 2 if self.labels and self.math.products == 1 else 1
 
-    def cut(self, panels: int, terms: int) -> tuple[bool, int]:
-        """Whether the rows' panels stay, and the length of a strip: Pass::forward of launch.cu."""
+    def cut(self, panels: int, terms: int, arch: Architecture) -> tuple[bool, int]:
+        """Whether the rows' panels stay, and the length of a strip: Pass::forward of pass.h."""
         of_tile = terms * self.tile * self.math.accumulator
         strip = min(max((12 * KB - 4 * of_tile) // (2 * of_tile), 1), 8)
-        return self._size(panels, True, terms, strip, warp_columns=4) <= 80 * KB, strip
+        most = max(80 * KB, arch.shared // 2 - KB)
+        return self._size(panels, True, terms, strip, warp_columns=4) <= most, strip
 
-    def shared(self, panels: int, terms: int) -> int:
+    def shared(self, panels: int, terms: int, arch: Architecture) -> int:
         """Bytes of shared memory: ForwardShared."""
-        resident, strip = self.cut(panels, terms)
+        resident, strip = self.cut(panels, terms, arch)
         return self._size(panels, resident, terms, strip, self.warp_columns)
 
     def _size(self, panels: int, resident: bool, terms: int, strip: int, warp_columns: int) -> int:
@@ -148,11 +149,10 @@ class Forward:
         rows = panels * panel if resident else 0
         return rows + 2 * stage + 2 * labels + (warp_columns + self.warp_rows * strip) * sums
 
-    @property
-    def most_shared(self) -> int:
+    def most_shared(self, arch: Architecture) -> int:
         """Of any D and any number of terms."""
         terms = {"Interval": (2,), "Any": range(1, 9), "Margin": (1,)}[self.epilogue]
-        return max(self.shared(panels, t) for panels in range(1, 65) for t in terms)
+        return max(self.shared(panels, t, arch) for panels in range(1, 65) for t in terms)
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ class Backward:
         """Blocks a multiprocessor has room for by design, shared memory permitting."""
         return 2
 
-    @property
-    def most_shared(self) -> int:
+    def most_shared(self, arch: Architecture) -> int:
+        """The same for every D and everywhere."""
         stage = self.panels * self.columns * PANEL_BYTES + self.columns * (2 * self.math.accumulator + 4)
         return self.panels * self.tile * PANEL_BYTES + 2 * stage
 

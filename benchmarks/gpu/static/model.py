@@ -17,6 +17,7 @@ from pathlib import Path
 from binary import Binary
 from instantiations import (
     ARCHITECTURES,
+    Architecture,
     BFLOAT16,
     FLOAT32,
     KB,
@@ -94,7 +95,8 @@ def kernel_for(direction: type[Kernel], dtype: Math, d: int, device: "Device") -
     sizes = {2: (1, 2), 4: (2, dtype.most_panels, 2 * dtype.most_panels)}[dtype.element]
     for size in sizes:
         kernel = Backward(dtype, "Interval", size)
-        if panels <= size and kernel.most_shared + KB <= ARCHITECTURES[device.arch].shared:
+        arch = ARCHITECTURES[device.arch]
+        if panels <= size and kernel.most_shared(arch) + KB <= arch.shared:
             return kernel
     return Backward(dtype, "Interval", dtype.most_panels)
 
@@ -121,7 +123,7 @@ def flops_of_mma(dtype: Math) -> int:
     return 2 * 16 * 8 * (16 if dtype.element == 2 else 8)
 
 
-def forward_tile(kernel: Forward, d: int) -> list[Work]:
+def forward_tile(kernel: Forward, d: int, arch: Architecture) -> list[Work]:
     """One tile of kTile x kTile logits: product, epilogue."""
     panels, warps = d // kernel.math.panel, kernel.threads // 32
     mma, loads, splits = product(kernel, panels)
@@ -129,7 +131,7 @@ def forward_tile(kernel: Forward, d: int) -> list[Work]:
     rows, columns = 2 * kernel.m, 2 * kernel.n
     exchanges = TERMS * (rows // 2 + rows // 4 + columns // 2 + columns // 4 + max(columns // 8, 1))
     sums = TERMS * 2 * (rows // 4 + max(columns // 8, 1))
-    resident, _ = kernel.cut(panels, TERMS)
+    resident, _ = kernel.cut(panels, TERMS, arch)
     copied = panels * (1 if resident else 2) * kernel.tile * PANEL_BYTES
     return [
         Work(
@@ -257,8 +259,9 @@ def model(kernel: Kernel, d: int, n: int, device: Device, registers: int) -> Pas
     dtype = kernel.math
     features, labels = n * d * dtype.element, n * 3 * 4
     resident = blocks_of(kernel, d, device, registers)
+    arch = ARCHITECTURES[device.arch]
     if isinstance(kernel, Forward):
-        phases = forward_tile(kernel, d)
+        phases = forward_tile(kernel, d, arch)
         tiles = -(-n // kernel.tile)
         supers = forward_supers(tiles, device)
         edges = [tiles * s // supers for s in range(supers + 1)]
@@ -277,7 +280,7 @@ def model(kernel: Kernel, d: int, n: int, device: Device, registers: int) -> Pas
         rows, columns = -(-n // kernel.tile), -(-n // kernel.columns)
         slices = -(-(d // dtype.panel) // kernel.panels)
         traffic = 2 * 170 / (1 if dtype.element == 2 else 2 * dtype.products) / n
-        room = min(2, ARCHITECTURES[device.arch].shared // (kernel.most_shared + KB))
+        room = min(2, arch.shared // (kernel.most_shared(arch) + KB))
         splits = backward_splits(rows * slices, -(-n // max(kernel.columns, 64)), room, device, traffic)
         blocks = [columns * (s + 1) // splits - columns * s // splits for s in range(splits)] * (rows * slices)
         count = rows * slices * columns
@@ -302,14 +305,17 @@ def model(kernel: Kernel, d: int, n: int, device: Device, registers: int) -> Pas
     return Pass(total, limit, binding, unit, count * tile.flops, count * tile.exps, moved + behind)
 
 
-def shared_of(kernel: Kernel, d: int) -> int:
+def shared_of(kernel: Kernel, d: int, arch: Architecture) -> int:
     """Bytes of a block's shared memory."""
-    return kernel.shared(d // kernel.math.panel, TERMS) if isinstance(kernel, Forward) else kernel.most_shared
+    if isinstance(kernel, Forward):
+        return kernel.shared(d // kernel.math.panel, TERMS, arch)
+    return kernel.most_shared(arch)
 
 
 def blocks_of(kernel: Kernel, d: int, device: Device, registers: int) -> int:
     """Blocks a multiprocessor has."""
-    return blocks_per_sm(ARCHITECTURES[device.arch], kernel.threads, registers, shared_of(kernel, d))
+    arch = ARCHITECTURES[device.arch]
+    return blocks_per_sm(arch, kernel.threads, registers, shared_of(kernel, d, arch))
 
 
 # ---- tables
@@ -334,15 +340,16 @@ def tables(binaries: dict[tuple[str, str], Binary]) -> str:
     lines = [
         f"What a pass takes, N = {n:,} on A100 (HBM traffic there; splits and super-blocks depend on the device):",
         "",
-        "| kernel | D | Gflop | Mexp | HBM, MB | shared, KB | registers A100 / H100 | blocks per SM A100 / H100 |",
+        "| kernel | D | Gflop | Mexp | HBM, MB | shared, KB A100 / H100 | registers A100 / H100 | blocks per SM A100 / H100 |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for direction, dtype, d in rows:
         kernel, on_a100 = one(direction, dtype, d, n, A100)
+        shared = " / ".join(f"{shared_of(kernel, d, ARCHITECTURES[g.arch]) / KB:.1f}" for g in (A100, H100))
         both = [(registers_of(kernel, g), blocks_of(kernel, d, g, registers_of(kernel, g))) for g in (A100, H100)]
         lines.append(
             f"| {direction.__name__.lower()} {dtype.name} | {d} | {on_a100.flops / 1e9:.1f} | {on_a100.exps / 1e6:.1f} "
-            f"| {on_a100.bytes / 1e6:.1f} | {shared_of(kernel, d) / KB:.1f} | {both[0][0]} / {both[1][0]} "
+            f"| {on_a100.bytes / 1e6:.1f} | {shared} | {both[0][0]} / {both[1][0]} "
             f"| {both[0][1]} / {both[1][1]} |"
         )
     for device in (A100, H100):
