@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from pytorch_metric_learning.losses import SupConLoss as MetricLearningSupConLoss
 from torch import Tensor
 
 from mmcuda import ClinicalSupConLoss, Equal, SupConLoss
@@ -35,12 +35,16 @@ def lean_form_autocast(features: Tensor, labels: Tensor) -> Tensor:
         return lean_form(features, labels)
 
 
-metric_learning_loss = MetricLearningSupConLoss(temperature=TEMPERATURE)
+@functools.cache
+def metric_learning_loss() -> torch.nn.Module:
+    from pytorch_metric_learning.losses import SupConLoss as MetricLearningSupConLoss  # the other peers run without it
+
+    return MetricLearningSupConLoss(temperature=TEMPERATURE)
 
 
 def metric_learning(features: Tensor, labels: Tensor) -> Tensor:
     """The loss of the package pytorch-metric-learning."""
-    return metric_learning_loss(features.flatten(0, 1), labels.repeat_interleave(features.shape[1]))
+    return metric_learning_loss()(features.flatten(0, 1), labels.repeat_interleave(features.shape[1]))
 
 
 supcon = SupConLoss(temperature=TEMPERATURE, impl="fused")

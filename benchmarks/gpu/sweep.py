@@ -1,16 +1,19 @@
 """Time the loss on a GPU over N, D, dtype and number of label sets, forward and backward, beside its peers.
 
-Peers that do not fit into the memory, or do not run, are left out with the reason. Results go to
-results/gpu-<device>.json and .md after every shape: an interrupted sweep keeps what it has. `--quick` is a trial of a
-few shapes; its results go to results/scratch. The whole sweep takes hours, most of them compilation of the peers.
+Peers that do not fit into the memory, or do not run, are left out with the reason; torch and numpy are all that must be
+installed. Results go to results/gpu-<device>.json and .md after every shape: an interrupted sweep keeps what it has.
+The whole sweep takes hours, most of them compilation of the peers; the most informative shapes come first, and
+`--seconds 300` ends it after about as long. `--quick` is a trial of a few shapes; its results go to results/scratch.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,9 +45,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of features [B, 2, D] and labels [K
 ROUNDS = 9
 DTYPES = {  # features, and torch.set_float32_matmul_precision, and how far a peer's loss may be from ours
     "bf16": (torch.bfloat16, "highest", 2e-2),
-    "fp16": (torch.float16, "highest", 1e-2),
     "fp32": (torch.float32, "highest", 1e-4),
     "tf32": (torch.float32, "high", 1e-2),
+    "fp16": (torch.float16, "highest", 1e-2),
 }
 HEAD = ["N", "D", "dtype", "K", "pass", "loss", "median ms", "quartiles", "/ mmcuda", "peak MB"]
 
@@ -56,9 +59,17 @@ class Shape(NamedTuple):
     k: int  # label sets
 
 
-SIZES = [512 << i for i in range(9)]  # .. 131,072
-FULL = list(itertools.starmap(Shape, itertools.product(SIZES, (64, 128, 256, 512), DTYPES, (1, 4))))
-QUICK = list(itertools.starmap(Shape, itertools.product((512, 2048), (128,), DTYPES, (1, 4))))
+SIZES = (4096, 16384, 1024, 65536, 2048, 8192, 512, 32768, 131072)
+
+
+def by_importance(*axes: Iterable[Any]) -> list[Shape]:
+    """All combinations; each axis goes from its most to its least informative value, and so do the combinations."""
+    ranked = sorted(itertools.product(*map(enumerate, axes)), key=lambda shape: sum(rank for rank, _ in shape))
+    return [Shape(*(value for _, value in shape)) for shape in ranked]
+
+
+FULL = by_importance(SIZES, (128, 256, 512, 64), DTYPES, (1, 4))
+QUICK = by_importance((2048, 512), (128,), DTYPES, (1, 4))
 
 
 def ours(sets: int) -> Loss:
@@ -103,7 +114,7 @@ def steps_of(loss: Loss, features: Tensor, labels: Tensor) -> dict[str, Step]:
 
 
 def measure(shape: Shape, device: str, peers: dict[str, Loss]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows of a shape, and which peers are left out and why."""
+    """Return the rows of a shape, and which peers are left out and why; forget peers that are not installed."""
     dtype, precision, tolerance = DTYPES[shape.dtype]
     torch.set_float32_matmul_precision(precision)
     torch._dynamo.reset()
@@ -127,7 +138,11 @@ def measure(shape: Shape, device: str, peers: dict[str, Loss]) -> tuple[list[dic
         except Exception as problem:
             if name == OURS:
                 raise
-            left_out.append(f"{shape}, {name}: {type(problem).__name__}: {' '.join(str(problem).split())[:160]}")
+            where: Shape | str = shape
+            if isinstance(problem, ModuleNotFoundError):
+                where = "every shape"
+                del peers[name]
+            left_out.append(f"{where}, {name}: {type(problem).__name__}: {' '.join(str(problem).split())[:160]}")
     rows = []
     for kind in steps[OURS]:
         times = interleave({name: each[kind] for name, each in steps.items()}, ROUNDS, device)
@@ -147,31 +162,49 @@ def line(row: dict[str, Any]) -> str:
     return "| " + " | ".join(map(str, [*cells, median, f"{low} to {high}", f"{row['ratio']:.2f}", peak])) + " |"
 
 
-def sweep(shapes: Iterable[Shape], device: str, folder: Path, peers: dict[str, Loss]) -> None:
+def write(path: Path, conditions: dict[str, str], rows: list[dict[str, Any]], left_out: list[str]) -> None:
+    save(path.with_suffix(".json"), {"conditions": conditions, "rows": rows, "left_out": left_out})
+    table = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD), *map(line, rows)]
+    notes = [f"- left out: {note}" for note in left_out]
+    text = "\n".join([*table, "", f"Conditions: {described(conditions)}.", *([""] if notes else []), *notes])
+    path.with_suffix(".md").write_text(text + "\n")
+
+
+def sweep(shapes: list[Shape], device: str, folder: Path, peers: dict[str, Loss], seconds: float = math.inf) -> None:
+    """Measure the shapes in their order until the next one, if as slow as the slowest, would end after ``seconds``."""
+    begin, slowest = time.monotonic(), 0.0
     conditions = info.conditions(torch.device(device))
     name = "gpu-" + re.sub(r"\W+", "-", conditions["device"].split(" (")[0].lower()).strip("-")
-    rows, left_out = [], []
-    for shape in shapes:
+    peers = dict(peers)
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for done, shape in enumerate(shapes, 1):
+        begin_of_shape = time.monotonic()
         found, missing = measure(shape, device, peers)
-        rows += found
+        rows = sorted(rows + found, key=lambda row: [row[axis] for axis in Shape._fields])
         left_out += missing
         for row in found:
             print(line(row), flush=True)
-        save(folder / f"{name}.json", {"conditions": conditions, "rows": rows, "left_out": left_out})
-        table = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD), *map(line, rows)]
-        notes = [f"- left out: {note}" for note in left_out]
-        text = "\n".join([*table, "", f"Conditions: {described(conditions)}.", *([""] if notes else []), *notes])
-        (folder / f"{name}.md").write_text(text + "\n")
+        rest = len(shapes) - done
+        notes = [f"{rest} of {len(shapes)} shapes, for want of time"] if rest else []
+        write(folder / name, conditions, rows, left_out + notes)
+        slowest = max(slowest, time.monotonic() - begin_of_shape)
+        if time.monotonic() - begin + slowest > seconds:
+            break
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few shapes, results into results/scratch")
-    quick = parser.parse_args().quick
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="end after about this long; default: all shapes"
+    )
+    options = parser.parse_args()
     if reason := why_no_cuda_device() or why_not_fused("cuda"):
         print(f"the sweep needs a GPU: {reason}", file=sys.stderr)
         return 2
-    sweep(QUICK if quick else FULL, "cuda", SCRATCH if quick else RESULTS, PEERS)
+    shapes, folder = (QUICK, SCRATCH) if options.quick else (FULL, RESULTS)
+    sweep(shapes, "cuda", folder, PEERS, options.seconds)
     return 0
 
 
