@@ -1,6 +1,7 @@
 """`mmcuda selfcheck` and the sweep over GPU shapes, for real on the CPU: what they print, exit codes, the alarm."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 from mmcuda import _extension, ops
 from mmcuda.cli import main
 from mmcuda.info import describe
-from mmcuda.selfcheck.cases import QUICK
+from mmcuda.selfcheck import correctness
+from mmcuda.selfcheck.cases import FULL, QUICK, VARIANTS, groups
 from mmcuda.selfcheck.correctness import MODES, check_all
 
 pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
@@ -75,6 +77,37 @@ def test_a_wrong_option_is_one_line(capsys, arguments, message):
     error = capsys.readouterr().err
     assert error.startswith(f"mmcuda: error: {message}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--compile"]])
+def test_nothing_is_compiled_unless_asked(capsys, monkeypatch, options):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda loss, **settings: compiled.append(loss) or loss)
+    monkeypatch.setattr("mmcuda.selfcheck.check_all", lambda *arguments: (1, 0))
+    assert main(["selfcheck", "--device", "cpu", "--quick", *options]) == 0
+    assert len(compiled) == len(options)
+    assert ("torch.compile" in capsys.readouterr().out) == bool(options)
+
+
+def test_modes_of_one_dtype_share_the_reference(monkeypatch):
+    calls = {"fused": 0, "reference": 0}
+
+    def counted(case, features, impl):
+        calls[impl] += 1
+        return outcome(case, features, impl)
+
+    outcome = correctness.outcome
+    monkeypatch.setattr(correctness, "outcome", counted)
+    assert check_all("cpu", QUICK, {"one": MODES["float32"], "two": MODES["float32"]}) == (12, 0)
+    assert calls["fused"] == 2 * calls["reference"] > 0
+
+
+@pytest.mark.parametrize("sizes", [FULL, QUICK])
+def test_every_variant_meets_every_dimension(sizes):
+    for group, cases in groups(sizes):
+        met = {(*map(case.options.get, ("positives", "denominator")), case.features[0].shape[-1]) for case in cases}
+        variants = 1 if group == "pair margin" else len(VARIANTS)
+        assert len(met) == variants * len(sizes.dimensions)
 
 
 def test_works_without_the_packages_of_the_training_flow(monkeypatch):
@@ -144,21 +177,23 @@ def test_every_implementation_and_dtype_passes(implementation, capsys):
 
 # ---- reasons why CUDA kernels do not serve ---------------------------------------------------------------------------
 
-FAT = "compiled for 80-virtual 80-real 90-real 100-real 120-real"
+FAT = "80-virtual 80-real 90-real 100-real 120-real"
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """Pretend a state of the build and a device."""
 
-    def pretend(state, capability=None, name="NVIDIA Something"):
-        build = _extension.native.build_info() | {"cuda": state}
+    def pretend(architectures, capability=None, driver=13000):
+        state = f"compiled by nvcc 13.0 for {architectures}" if architectures else "not compiled: no nvcc was found"
+        versions = {"cuda_architectures": architectures, "cuda_runtime": 13000, "cuda_driver": driver}
+        build = _extension.native.build_info() | {"cuda": state} | versions
         native = SimpleNamespace(build_info=lambda: build, instruction_set=_extension.native.instruction_set)
         monkeypatch.setattr(_extension, "native", native)
         if capability:
             monkeypatch.setattr(_extension, "why_no_cuda_device", lambda: None)
             monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-            monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: name)
+            monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA Something")
             monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
         _extension._cuda_reason.cache_clear()
 
@@ -167,37 +202,48 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("state", "capability", "reason"),
+    ("architectures", "capability", "reason"),
     [
         (FAT, (8, 0), None),
         (FAT, (8, 6), None),
         (FAT, (9, 0), None),
         (FAT, (12, 1), None),
-        ("compiled for 80-virtual", (12, 0), None),
-        ("compiled for 80", (12, 0), None),
-        ("compiled for 90a-real", (9, 0), None),
-        ("compiled for 100f-real", (10, 3), None),
+        ("80-virtual", (12, 0), None),
+        ("80", (12, 0), None),
+        ("90a-real", (9, 0), None),
+        ("100f-real", (10, 3), None),
         (
             FAT,
             (7, 5),
             "NVIDIA Something has compute capability 7.5, the CUDA kernels need 8.0 or higher",
         ),
         (
-            "compiled for 90-real",
+            "90-real",
             (8, 6),
             "NVIDIA Something has compute capability 8.6, the CUDA kernels are compiled for 90-real: reinstall with"
             " TORCH_CUDA_ARCH_LIST=8.6",
         ),
-        ("compiled for 80-real", (9, 0), "NVIDIA Something has compute capability 9.0, the CUDA kernels are compiled"),
-        ("compiled for 90a", (10, 0), "NVIDIA Something has compute capability 10.0, the CUDA kernels are compiled"),
-        ("not compiled: no nvcc was found", (9, 0), "this build has no CUDA kernels (not compiled: no nvcc was found)"),
+        ("80-real", (9, 0), "NVIDIA Something has compute capability 9.0, the CUDA kernels are compiled"),
+        ("90a", (10, 0), "NVIDIA Something has compute capability 10.0, the CUDA kernels are compiled"),
+        ("", (9, 0), "this build has no CUDA kernels (not compiled: no nvcc was found)"),
     ],
 )
-def test_reasons(machine, state, capability, reason):
-    machine(state, capability)
+def test_reasons(machine, architectures, capability, reason):
+    machine(architectures, capability)
     given = _extension.why_not_fused(torch.device("cuda", 0))
     assert given is None if reason is None else given.startswith(reason)
     assert ("fused kernels" if reason is None else reason) in describe()
+
+
+@pytest.mark.parametrize(
+    ("architectures", "driver", "needed"),
+    [("90-real", 13000, None), ("90-real", 12080, "13.0"), ("80-virtual", 12080, "13.0"), ("80-virtual", 13010, None)],
+)
+def test_an_old_driver_is_a_reason(machine, architectures, driver, needed):
+    machine(architectures, (9, 0), driver)
+    given = _extension.why_not_fused(torch.device("cuda", 0))
+    told = f"the driver serves CUDA 12.8, the CUDA kernels need {needed}: update the driver"
+    assert given is None if needed is None else given.startswith(told)
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
@@ -211,7 +257,7 @@ def test_the_reason_is_a_constant_of_a_compiled_graph(machine, capability):
 
 
 def test_a_gpu_without_kernels_is_told_by_selfcheck(machine, capsys):
-    machine("not compiled: no nvcc was found", (9, 0))
+    machine("", (9, 0))
     assert main(["selfcheck"]) == 2
     assert capsys.readouterr().err == (
         "mmcuda: error: no kernels to check on cuda: this build has no CUDA kernels (not compiled: no nvcc was found)\n"
@@ -233,26 +279,53 @@ def test_the_driver_is_asked_what_is_wrong(machine, monkeypatch):
 # ---- the sweep -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def sweep(monkeypatch):
+    """The module, with few rounds, where no package but torch and numpy is installed."""
+    monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
+    for folder in ("benchmarks", "benchmarks/gpu"):
+        monkeypatch.syspath_prepend(ROOT / folder)
+    sweep = importlib.import_module("sweep")
+    monkeypatch.setattr(sweep, "ROUNDS", 2)
+    return sweep
+
+
 @needs_no_gpu
 def test_the_sweep_says_that_it_needs_a_gpu():
-    pytest.importorskip("pytorch_metric_learning")
     result = run(ROOT / "benchmarks/gpu/sweep.py", "--quick")
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == f"the sweep needs a GPU: {_extension.why_no_cuda_device()}"
 
 
-def test_the_sweep_measures(monkeypatch, tmp_path):
+def test_the_sweep_measures(sweep, tmp_path):
     """On the CPU, for want of a GPU, without compilation."""
-    pytest.importorskip("pytorch_metric_learning")
-    for folder in ("benchmarks", "benchmarks/gpu"):
-        monkeypatch.syspath_prepend(ROOT / folder)
-    sweep = importlib.import_module("sweep")
-    monkeypatch.setattr(sweep, "ROUNDS", 2)
-    peers = {sweep.LEAN: sweep.PEERS[sweep.LEAN], "broken": lambda features, labels: features.sum()}
+    peers = {name: sweep.PEERS[name] for name in (sweep.LEAN, sweep.METRIC_LEARNING)}
+    peers["broken"] = lambda features, labels: features.sum()
     sweep.sweep([sweep.Shape(64, 16, "bf16", 1), sweep.Shape(32, 16, "fp32", 2)], "cpu", tmp_path, peers)
     (table,) = tmp_path.glob("gpu-*.md")
     lines = table.read_text().splitlines()
     assert sum("| forward |" in line for line in lines) == 4
     assert sum("| forward + backward |" in line for line in lines) == 4
-    assert sum(line.startswith("- left out") and "broken: AssertionError" in line for line in lines) == 2
-    assert table.with_suffix(".json").is_file()
+    assert [line.split(" | ")[0] for line in lines if "forward" in line] == ["| 32"] * 4 + ["| 64"] * 4
+    left_out = json.loads(table.with_suffix(".json").read_text())["left_out"]
+    assert [f"- left out: {note}" for note in left_out] == lines[-3:]
+    assert sum("broken: AssertionError" in note for note in left_out) == 2
+    (absent,) = [note for note in left_out if sweep.METRIC_LEARNING in note]  # told once
+    assert absent.startswith(f"every shape, {sweep.METRIC_LEARNING}: ModuleNotFoundError: ")
+
+
+def test_the_sweep_stops_in_time_and_keeps_what_it_has(sweep, tmp_path):
+    shapes = [sweep.Shape(n, 16, "fp32", 1) for n in (32, 64, 128)]
+    sweep.sweep(shapes, "cpu", tmp_path, {}, seconds=0)
+    (path,) = tmp_path.glob("gpu-*.json")
+    results = json.loads(path.read_text())
+    assert {row["n"] for row in results["rows"]} == {32}
+    assert results["left_out"] == ["2 of 3 shapes, for want of time"]
+
+
+def test_the_sweep_begins_with_the_most_informative_shapes(sweep):
+    assert len(set(sweep.FULL)) == len(sweep.FULL) == 9 * 4 * 4 * 2
+    assert sweep.FULL[0] == (4096, 128, "bf16", 1)
+    for axis, least in zip(zip(*sweep.FULL[:40], strict=True), (4, 4, 4, 2), strict=True):
+        assert len(set(axis)) >= least
+    assert sweep.FULL[-1] == (131072, 64, "fp16", 4)

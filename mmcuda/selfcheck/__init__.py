@@ -1,4 +1,4 @@
-"""What `mmcuda selfcheck` does: every kernel against the float64 reference, then a short benchmark, for an issue."""
+"""The command `mmcuda selfcheck`: every kernel against the float64 reference, then a timing, for a bug report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mmcuda.selfcheck.correctness import MODES, check_all
 from mmcuda.selfcheck.speed import benchmark
 
 
-def selfcheck(device: str | None = None, quick: bool = False) -> int:
+def selfcheck(device: str | None = None, quick: bool = False, compile: bool = False) -> int:
     """Check, then measure, and print what is found.
 
     Args:
         device: "cuda" or "cpu"; None: CUDA where there is a device.
-        quick: tiny sizes, and of the peers only eager PyTorch.
+        quick: tiny sizes.
+        compile: time dense PyTorch under torch.compile as well.
 
     Returns:
         0, or 1 if a check failed.
@@ -44,5 +45,5 @@ def selfcheck(device: str | None = None, quick: bool = False) -> int:
         print(f"{failed} of {count} groups FAILED: these kernels are not timed")
         return 1
     print(f"all {count} groups agree with the float64 reference\n")
-    benchmark(device, quick)
+    benchmark(device, quick, compile)
     return 0

@@ -38,14 +38,15 @@ REDUCTIONS = ["none", "mean", "none", "sum", "none"]
 
 
 class Sizes(NamedTuple):
-    """Numbers that no tile divides, and of features some that tiles divide."""
+    """Numbers that no tile divides, and some D that tiles divide; the number of D has no factor 5, as VARIANTS has."""
 
     samples: int
     others: int
     dimensions: Sequence[int]
 
 
-FULL = Sizes(141, 301, (33, 64, 128, 300))
+# D of 1, 2, 3 to 4, 5 to 8 and more panels of 128 bytes, for each of which there is a CUDA kernel of its own
+FULL = Sizes(141, 301, (33, 64, 128, 200, 300, 24))
 QUICK = Sizes(15, 41, (5, 24))
 
 

@@ -69,15 +69,24 @@ def errors_of(values: Outcome, expected: Outcome, features: Tensor) -> list[floa
     return [float((losses - want).abs().max() / want.abs().max()), float(torch.stack(each).max())]
 
 
-def check_group(mode: Mode, cases: list[Case], growth: float, device: str) -> tuple[bool, str]:
+def rounded(case: Case, dtype: torch.dtype) -> list[Tensor]:
+    """Return the features as the kernels get them."""
+    return [one.to(dtype) for one in case.features]
+
+
+def references(cases: list[Case], dtype: torch.dtype) -> list[Outcome]:
+    """Return what kernels for features of a dtype should return."""
+    return [outcome(case, [one.double() for one in rounded(case, dtype)], "reference") for case in cases]
+
+
+def check_group(mode: Mode, cases: list[Case], expected: list[Outcome], growth: float, device: str) -> tuple[bool, str]:
     """Return whether the kernels agree with the reference, and the errors in words."""
     errors = []
     try:
-        for case in cases:
-            rounded = [one.to(mode.dtype) for one in case.features]
-            exact = [one.double() for one in rounded]
-            values = outcome(case, [one.to(device) for one in rounded], "fused")
-            errors.append(errors_of(values, outcome(case, exact, "reference"), exact[0]))
+        for case, wanted in zip(cases, expected, strict=True):
+            features = rounded(case, mode.dtype)
+            values = outcome(case, [one.to(device) for one in features], "fused")
+            errors.append(errors_of(values, wanted, features[0].double()))
     except RuntimeError as problem:  # such as a launch that fails
         return False, " ".join(str(problem).split())[:160]
     losses, gradients = torch.tensor(errors).amax(0).tolist()  # NaN if one is
@@ -87,15 +96,18 @@ def check_group(mode: Mode, cases: list[Case], growth: float, device: str) -> tu
 
 
 def check_all(device: str, sizes: Sizes, modes: dict[str, Mode]) -> tuple[int, int]:
-    """Print a line for each group of each mode; return how many there are and how many failed."""
+    """Print a line for each mode of each group; return how many there are and how many failed."""
     results = []
     before = torch.get_float32_matmul_precision()
+    torch.manual_seed(0)
     try:
-        for name, mode in modes.items():
-            torch.manual_seed(0)
-            torch.set_float32_matmul_precision(mode.precision)
-            for group, cases in groups(sizes):
-                agrees, told = check_group(mode, cases, GROWTH if LARGE in group else 1, device)
+        for group, cases in groups(sizes):
+            # most of the time; modes of one dtype share it
+            expected = {dtype: references(cases, dtype) for dtype in {mode.dtype for mode in modes.values()}}
+            for name, mode in modes.items():
+                torch.set_float32_matmul_precision(mode.precision)
+                growth = GROWTH if LARGE in group else 1
+                agrees, told = check_group(mode, cases, expected[mode.dtype], growth, device)
                 results.append(agrees)
                 print(f"{name:<14} {group:<36} {told}   {'ok' if agrees else 'FAILED'}", flush=True)
     finally:

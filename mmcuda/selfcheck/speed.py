@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from collections.abc import Callable
 
@@ -18,6 +17,8 @@ VIEWS = 2
 TEMPERATURE = 0.07
 DENSE_BYTES = 40  # that a dense loss needs for each pair, at most
 CPU_BYTES = 2e9  # that it may take on the CPU
+SIZES = {"cuda": (1024, 4096, 16384), "cpu": (256, 1024)}  # N; dense bfloat16 of 4,096 takes minutes on the CPU
+QUICK = (64, 256)
 TOLERANCES = {torch.bfloat16: 2e-2, torch.float32: 1e-4}  # of the peers' losses beside ours
 Loss = Callable[[Tensor, Tensor], Tensor]  # of features [B, 2, D] and labels [B]
 
@@ -48,20 +49,6 @@ def dense(features: Tensor, labels: Tensor) -> Tensor:
     return (logits.logsumexp(1) - mean_logit).where(related.any(1), 0).mean()
 
 
-def contestants(quick: bool) -> dict[str, Loss]:
-    """Return ours, which is the first, and its peers."""
-    losses: dict[str, Loss] = {"mmcuda": ours, "dense PyTorch, eager": dense}
-    if quick:
-        return losses
-    losses["dense PyTorch, torch.compile"] = torch.compile(dense, fullgraph=True, dynamic=False)
-    try:
-        theirs = importlib.import_module("pytorch_metric_learning.losses").SupConLoss(temperature=TEMPERATURE)
-    except ModuleNotFoundError:
-        return losses
-    losses["pytorch-metric-learning"] = lambda x, labels: theirs(x.flatten(0, 1), labels.repeat_interleave(2))
-    return losses
-
-
 def checked_step(loss: Loss, features: Tensor, labels: Tensor) -> Step:
     """Return one forward + backward, once its loss is found equal to ours."""
     value, expected = loss(features, labels).detach().float(), ours(features, labels).detach()
@@ -69,13 +56,15 @@ def checked_step(loss: Loss, features: Tensor, labels: Tensor) -> Step:
     return lambda: torch.autograd.grad(loss(features, labels), features)
 
 
-def benchmark(device: str, quick: bool) -> None:
+def benchmark(device: str, quick: bool, compile: bool) -> None:
     """Print a Markdown table of times and, on CUDA, of memory."""
     print(f"| N (D = {D}) | features | forward + backward | median ms | / mmcuda | peak MB |")
     print("|---|---|---|---|---|---|")
     notes = []
-    losses = contestants(quick)
-    for n, dtype in itertools.product((64, 256) if quick else (1024, 4096, 16384), TOLERANCES):
+    losses: dict[str, Loss] = {"mmcuda": ours, "dense PyTorch, eager": dense}
+    if compile:
+        losses["dense PyTorch, torch.compile"] = torch.compile(dense, fullgraph=True, dynamic=False)
+    for n, dtype in itertools.product(QUICK if quick else SIZES[device], TOLERANCES):
         features, labels = batch(n, dtype=dtype, device=device)
         shown = f"{n:,} | {str(dtype).removeprefix('torch.')}"
         steps: dict[str, Step] = {}
