@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, needs_compiler]
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory):
-    """Return check(sanitizer, bug): exit status and output of benchmarks/gpu/launchers/check.py on bfloat16 kernels with the bug."""
+    """Return check(sanitizer, bug): exit status and output of CHECK on bfloat16 kernels with the bug."""
     folder = tmp_path_factory.mktemp("planted")
 
     def built(source, *options):

@@ -17,12 +17,12 @@ from pathlib import Path
 from binary import Binary
 from instantiations import (
     ARCHITECTURES,
-    Architecture,
     BFLOAT16,
     FLOAT32,
     KB,
     PANEL_BYTES,
     TF32,
+    Architecture,
     Backward,
     Forward,
     Kernel,
@@ -340,7 +340,7 @@ def tables(binaries: dict[tuple[str, str], Binary]) -> str:
     lines = [
         f"What a pass takes, N = {n:,} on A100 (HBM traffic there; splits and super-blocks depend on the device):",
         "",
-        "| kernel | D | Gflop | Mexp | HBM, MB | shared, KB A100 / H100 | registers A100 / H100 | blocks per SM A100 / H100 |",
+        "| kernel | D | Gflop | Mexp | HBM, MB | shared, KB A100 / H100 | registers A100 / H100 | blocks per SM |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for direction, dtype, d in rows:
