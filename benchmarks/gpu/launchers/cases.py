@@ -1,4 +1,4 @@
-"""What check.py runs: shapes, relations, variants, special inputs."""
+"""Cases of check.py: shapes, relations, variants, special inputs."""
 
 from dataclasses import dataclass
 
@@ -82,3 +82,20 @@ def cases() -> list[Case]:
         Case(n=300, d=40, multiprocessors=132),
     ]
     return shapes + cross + family + large + margins + special
+
+
+def few_cases() -> list[Case]:
+    """Cases that launch every kernel that those of `cases` launch, for tools that slow kernels down a hundred times."""
+    return [
+        Case(n=129, d=65),
+        Case(n=150, d=24, multiprocessors=132),  # partial gradients of several blocks
+        Case(n=150, m=140, d=72, both_ways=True),
+        Case(n=96, d=200),
+        Case(n=70, d=300),
+        Case(n=140, temperature=0.01),
+        Case(n=50, sets=("interval", "gaussian", "overlap"), positives="inside", denominator="negatives"),
+        Case(n=52, m=78, sets=("mask",), denominator="one_positive", both_ways=True),
+        Case(n=40, d=64, special="misaligned", reduction="mean"),
+        Case(n=140, d=70, margin=1.0, sets=("gaussian",), special="near pairs"),
+        Case(n=60, m=90, self_offset=20, d=33, margin=1.5),
+    ]

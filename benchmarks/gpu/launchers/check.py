@@ -1,23 +1,32 @@
-"""Run the CUDA launchers, compiled for the CPU or run by an emulator of PTX, and compare with NumPy in float64.
+"""Comparison of the CUDA launchers with NumPy in float64: compiled for the CPU, in an emulator of PTX, or on a GPU.
 
-    python check.py LIBRARY [--seed N] [--only WORD] [--dtype NAME] [--shape NxD]
+    python check.py LIBRARY [--cudart LIBCUDART] [--seed N] [--only WORD] [--dtype NAME] [--shape NxD] [--few] ..
 
-LIBRARY holds csrc/cuda/launch*.cu and entry.cpp. If the process has a CUDA runtime, arrays go through its memory, else
-they are passed as they are. Prints one line a case: the largest errors of losses, statistics, counts and gradients,
-relative to the largest value of each, and whether they are within the tolerance of the dtype. Fails if one is not.
+LIBRARY holds csrc/cuda/launch*.cu and entry.cpp. Prints one line per case: the largest errors of losses, counts and
+gradients, relative to the largest value of each, and whether they are within the tolerance of the dtype. Exit code 1 if
+one is not, 77 without a device.
+
+A kernel that fails on a GPU, or never ends, takes the device from its process: exit code 3, and the last line says with
+which option a new process goes on behind that case.
 """
 
 import argparse
+import contextlib
 import ctypes
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-from cases import Case, cases
+from cases import Case, cases, few_cases
+from interface import DTYPES, Inputs, Settings, load
+from memory import DeviceLost, Memory, NoDevice, use_runtime, wait
 from reference import contrastive, make_labels, pair_margin
 
-DTYPES = ["bfloat16", "float16", "float32", "tf32", "float64"]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from recovery import NO_DEVICE, lose, watched
+
 # Errors relative to the largest value. Values: sums and losses. Gradients: H and the result have the dtype's digits.
 TOLERANCE = {
     "bfloat16": (2e-5, 8e-3),
@@ -26,103 +35,6 @@ TOLERANCE = {
     "tf32": (2e-3, 8e-3),
     "float64": (1e-12, 1e-12),
 }
-
-
-# ---- the launchers
-
-
-class LabelInput(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("ranks", "values", "bits")] + [("words", ctypes.c_int64)]
-
-
-class Inputs(ctypes.Structure):
-    _fields_ = [
-        ("dtype", ctypes.c_int),
-        ("rows", ctypes.c_void_p),
-        ("columns", ctypes.c_void_p),
-        ("n", ctypes.c_int64),
-        ("m", ctypes.c_int64),
-        ("d", ctypes.c_int64),
-        ("self_offset", ctypes.c_int64),
-        ("sets", ctypes.c_int),
-        ("labels", LabelInput * 16),
-        ("weights", ctypes.c_double * 16),
-        ("mask", ctypes.c_void_p),
-        ("mask_rows", ctypes.c_int64),
-        ("mask_columns", ctypes.c_int64),
-        ("multiprocessors", ctypes.c_int),
-        ("shared_memory", ctypes.c_int),
-        ("workspace", ctypes.c_void_p),
-        ("stream", ctypes.c_void_p),
-    ]
-
-
-class Settings(ctypes.Structure):
-    _fields_ = [
-        ("temperature", ctypes.c_void_p),
-        *((name, ctypes.c_bool) for name in ("double_temperature", "inside", "all", "one_positive", "both_ways")),
-        ("reduction", ctypes.c_int),
-    ]
-
-
-class Memory:
-    """Device arrays of one call."""
-
-    def __init__(self) -> None:
-        self.process = ctypes.CDLL(None)
-        self.cuda = self.process if hasattr(self.process, "cudaMalloc") else None
-        self.arrays: list[tuple[np.ndarray, int]] = []
-        self.kept: list[ctypes.c_void_p] = []
-
-    def __del__(self) -> None:
-        for start in self.kept:
-            self.process.free(start)
-
-    def put(self, array: np.ndarray, shift: int = 0) -> int:
-        """Copy an array to the device, `shift` bytes behind an aligned address."""
-        array = np.ascontiguousarray(array)
-        if self.cuda is None:
-            start = ctypes.c_void_p()  # of exactly these bytes, so that a sanitizer sees what is behind them
-            self.process.posix_memalign(
-                ctypes.byref(start), ctypes.c_size_t(256), ctypes.c_size_t(array.nbytes + shift)
-            )
-            pointer = start.value + shift
-            self.kept.append(start)
-            view = np.frombuffer((ctypes.c_char * array.nbytes).from_address(pointer), array.dtype).reshape(array.shape)
-            view[...] = array
-            self.arrays.append((view, pointer))
-            return pointer
-        address = ctypes.c_void_p()
-        assert self.cuda.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(array.nbytes + shift)) == 0
-        pointer = address.value + shift
-        assert (
-            self.cuda.cudaMemcpy(
-                ctypes.c_void_p(pointer), ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), 1
-            )
-            == 0
-        )
-        self.arrays.append((array, pointer))
-        return pointer
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype, shift: int = 0) -> int:
-        """Make an array full of NaN."""
-        array = np.empty(shape, dtype)
-        array.view(np.uint8)[...] = 0xFF
-        return self.put(array, shift)
-
-    def get(self, pointer: int) -> np.ndarray:
-        """Return the array at an address that put or empty gave."""
-        array = next(a for a, p in self.arrays if p == pointer)
-        if self.cuda is None:
-            return array
-        result = np.empty_like(array)
-        assert (
-            self.cuda.cudaMemcpy(
-                ctypes.c_void_p(result.ctypes.data), ctypes.c_void_p(pointer), ctypes.c_size_t(array.nbytes), 2
-            )
-            == 0
-        )
-        return result
 
 
 def encode(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -253,32 +165,30 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
             size = library.check_contrastive_workspace(ctypes.byref(inputs), ctypes.byref(settings), backward)
         inputs.workspace = memory.empty((size,), np.dtype(np.uint8))
 
+    def finish(direction: str, refused: bytes | None) -> None:
+        wait(direction)
+        if refused:
+            raise RuntimeError(f"{direction}: {refused.decode()}")
+
     pointer, number = ctypes.c_void_p, ctypes.c_double
+    of_inputs, of_settings = ctypes.byref(inputs), ctypes.byref(settings)
+    of_losses, of_totals, of_statistics = pointer(losses), pointer(totals), pointer(statistics)
+    gradients = pointer(grad_rows), pointer(grad_columns)
     workspace(False)
     if case.margin:
-        failed = library.check_pair_margin_forward(
-            ctypes.byref(inputs), number(case.margin), pointer(losses), pointer(totals)
-        )
-        workspace(True)
-        failed = failed or library.check_pair_margin_backward(
-            ctypes.byref(inputs), number(case.margin), pointer(grad_losses), pointer(grad_rows), pointer(grad_columns)
-        )
+        refused = library.check_pair_margin_forward(of_inputs, number(case.margin), of_losses, of_totals)
     else:
-        failed = library.check_contrastive_forward(
-            ctypes.byref(inputs), ctypes.byref(settings), pointer(losses), pointer(statistics), pointer(totals)
+        refused = library.check_contrastive_forward(of_inputs, of_settings, of_losses, of_statistics, of_totals)
+    finish("forward", refused)
+    workspace(True)
+    incoming = pointer(grad_losses)
+    if case.margin:
+        refused = library.check_pair_margin_backward(of_inputs, number(case.margin), incoming, *gradients)
+    else:
+        refused = library.check_contrastive_backward(
+            of_inputs, of_settings, incoming, of_statistics, of_totals, *gradients
         )
-        workspace(True)
-        failed = failed or library.check_contrastive_backward(
-            ctypes.byref(inputs),
-            ctypes.byref(settings),
-            pointer(grad_losses),
-            pointer(statistics),
-            pointer(totals),
-            pointer(grad_rows),
-            pointer(grad_columns),
-        )
-    if failed:
-        raise RuntimeError(failed.decode())
+    finish("backward", refused)
 
     g = np.broadcast_to(grad.astype(float) / (anchors if case.reduction == "mean" else 1), (anchors,))
     with np.errstate(invalid="ignore"):
@@ -306,49 +216,81 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
     return errors
 
 
-def main() -> None:
-    """Run the cases."""
+def check(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> tuple[bool, str, dict[str, float]]:
+    """Run one case; return whether it agrees, what to print, and the errors."""
+    begin = time.monotonic()
+    try:
+        errors = run(library, case, dtype, seed)
+    except DeviceLost:
+        raise
+    except RuntimeError as refused:  # by a launcher, or by the runtime before a kernel ran
+        return False, str(refused), {}
+    of_values, of_gradients = TOLERANCE[dtype]
+    bound = {"losses": of_values, "counts": 1e-6 if dtype != "float64" else 1e-14}
+    agrees = all(error <= bound.get(name, of_gradients) for name, error in errors.items())
+    shown = "  ".join(f"{name} {error:.1e}" for name, error in errors.items())
+    return agrees, f"{shown}  ({time.monotonic() - begin:.2f} s)", errors
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library")
+    parser.add_argument("--cudart", help="libcudart.so: run on the GPU")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="cases whose line has this in it")
     parser.add_argument("--dtype", default=",".join(DTYPES))
     parser.add_argument("--shape", help="one self-contrast of this size instead, cut into blocks as a large one")
-    args = parser.parse_args()
-    chosen = cases()
+    parser.add_argument("--few", action="store_true", help="few cases, which launch every kernel")
+    parser.add_argument("--first", type=int, default=0, help="leave out as many cases")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case after this time")
+    parser.add_argument("--case-seconds", type=float, default=20, help="on a GPU a case that takes longer has lost it")
+    parser.add_argument("--no-poison", action="store_true", help="leave outputs unwritten, for initcheck")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the cases."""
+    args = arguments()
+    begin = time.monotonic()
+    if args.cudart:
+        try:
+            use_runtime(args.cudart)
+        except NoDevice as reason:
+            print(reason)
+            return NO_DEVICE
+    Memory.poison = not args.no_poison
+    chosen = few_cases() if args.few else cases()
     if args.shape:
         n, d = map(int, args.shape.split("x"))
         chosen = [Case(n=n, d=d, multiprocessors=2)]
-    library = ctypes.CDLL(args.library)
-    for name in ("forward", "backward"):
-        for loss in ("contrastive", "pair_margin"):
-            getattr(library, f"check_{loss}_{name}").restype = ctypes.c_char_p
-            getattr(library, f"check_{loss}_workspace").restype = ctypes.c_size_t
-    library.check_inputs_size.restype = ctypes.c_size_t
-    assert library.check_inputs_size() == ctypes.sizeof(Inputs), "check.py and launch.h differ"
+    library = load(args.library)
+    lines = [(f"{dtype:9} {case.name()}", dtype, case) for dtype in args.dtype.split(",") for case in chosen]
+    lines = [line for line in lines if args.only in line[0]]
     failures = 0
     worst: dict[str, dict[str, float]] = {}
-    for dtype in args.dtype.split(","):
-        for case in chosen:
-            line = f"{dtype:9} {case.name()}"
-            if args.only not in line:
-                continue
-            start = time.monotonic()
-            errors = run(library, case, dtype, args.seed)
-            of_values, of_gradients = TOLERANCE[dtype]
-            bound = {"losses": of_values, "counts": 1e-6 if dtype != "float64" else 1e-14}
-            good = all(e <= bound.get(k, of_gradients) for k, e in errors.items())
-            failures += not good
-            for key, error in errors.items():
-                of_dtype = worst.setdefault(dtype, {})
-                of_dtype[key] = max(of_dtype.get(key, 0), error)
-            shown = "  ".join(f"{k} {e:.1e}" for k, e in errors.items())
-            print(f"{'ok  ' if good else 'FAIL'} {line}: {shown}  ({time.monotonic() - start:.2f} s)", flush=True)
+    for number, (line, dtype, case) in enumerate(lines):
+        if number < args.first:
+            continue
+        if time.monotonic() - begin > args.seconds:
+            print(f"{len(lines) - number} cases left out: no time", flush=True)
+            break
+        behind = f"--first {number + 1}"
+        watch = watched(args.case_seconds, line, behind) if args.cudart else contextlib.nullcontext()
+        try:
+            with watch:
+                agrees, shown, errors = check(library, case, dtype, args.seed)
+        except DeviceLost as lost:
+            lose(f"LOST {line}: {lost}", behind)
+        failures += not agrees
+        for key, error in errors.items():
+            of_dtype = worst.setdefault(dtype, {})
+            of_dtype[key] = max(of_dtype.get(key, 0), error)
+        print(f"{'ok  ' if agrees else 'FAIL'} {line}: {shown}", flush=True)
     for dtype, errors in worst.items():
         print(f"worst {dtype}: " + "  ".join(f"{k} {e:.1e}" for k, e in errors.items()))
     print(f"{failures} failed")
-    sys.exit(failures > 0)
+    return int(failures > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Agreement between programs that may lose their device and the runner that starts them (steps.py).
+
+A kernel that fails takes the device from its process, and one that never ends keeps it. Such a program exits with
+CONTINUE, and its last line, "continue with ARGUMENTS", says how a new process goes on behind the work that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+CONTINUE = 3
+NO_DEVICE = 77  # exit code of a program that found no device
+
+
+def lose(reason: str, arguments: str) -> NoReturn:
+    """End the process at once: destructors would ask the device once more."""
+    print(f"{reason}\ncontinue with {arguments}", flush=True)
+    os._exit(CONTINUE)
+
+
+@contextlib.contextmanager
+def watched(seconds: float, what: str, arguments: str) -> Iterator[None]:
+    """Lose the device if the body takes longer than `seconds`."""
+    late = f"LOST {what}: no answer within {seconds:.0f} s"
+    watchdog = threading.Timer(seconds, lose, (late, arguments))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
