@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -300,7 +302,18 @@ def _use_fused(impl: Implementation, device: torch.device) -> bool:
         reason = "torch.func transforms are not supported by the kernels, use impl='reference'"
     if impl == "fused" and reason:
         raise RuntimeError(f"impl='fused' is not possible: {reason}")
+    if reason and device.type == "cuda" and not torch.compiler.is_compiling():
+        warn_of_reference(reason)
     return reason is None
+
+
+@functools.cache  # once for each reason
+def warn_of_reference(reason: str) -> None:
+    """Warn that a GPU's kernels are not used though impl='auto' hoped for them."""
+    warnings.warn(
+        "the PyTorch reference, which stores N x N matrices, takes the place of the CUDA kernels: " + reason,
+        stacklevel=2,
+    )
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:

@@ -51,6 +51,26 @@ def test_fused_is_refused_where_there_are_no_kernels():
         functional.supcon_loss(torch.ones(2, 2, 4, device="meta"), impl="fused")
 
 
+def test_the_reference_on_a_gpu_is_told_once(recwarn):
+    for _ in range(2):
+        functional.warn_of_reference("NVIDIA Something is too old")
+    told = [str(one.message) for one in recwarn]
+    assert told == [
+        "the PyTorch reference, which stores N x N matrices, takes the place of the CUDA kernels: "
+        "NVIDIA Something is too old"
+    ]
+
+
+def test_the_reference_is_told_only_where_kernels_were_hoped_for(monkeypatch):
+    told = []
+    monkeypatch.setattr(functional, "warn_of_reference", told.append)
+    monkeypatch.setattr(_extension, "why_not_fused", lambda device: "no reason at all")
+    for device in ("cpu", "cuda"):
+        for impl in ("reference", "auto"):
+            assert not functional._use_fused(impl, torch.device(device))
+    assert told == ["no reason at all"]
+
+
 @pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
 def test_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="instruction set mmx is not compiled in"):
