@@ -318,9 +318,12 @@ def warn_of_reference(reason: str) -> None:
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Return a context in which half precision is not chosen; not every device (meta) knows autocast."""
-    if not torch.amp.is_autocast_available(device_type):
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)
+    return torch.autocast(device_type, enabled=False) if _knows_autocast(device_type) else nullcontext()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile before 2.13 cannot trace it
+def _knows_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
 
 
 def _counting(
