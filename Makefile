@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 # The CUDA kernels are built for the CPU, too: the tests run them there.
 export MMCUDA_SIMT ?= ON
 
-.PHONY: setup demo test bench sanitize ptx-check ptx-profile oldest-torch gpu-static lint format clean
+.PHONY: setup demo test bench sanitize ptx-check ptx-profile oldest-torch gpu-static gpu-check lint format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -107,6 +107,12 @@ oldest-torch: $(OLD_HEADERS)
 # What the compiler made of the kernels for each architecture: registers, spills, instruction counts.
 gpu-static: setup
 	$(BIN)/python benchmarks/gpu/static/check.py $$($(BIN)/python -c 'import mmcuda._C; print(mmcuda._C.__file__)')
+
+# Are the kernels right, and how fast: everything that one GPU can tell within eight minutes. No network is needed, and no
+# setup: torch, nvcc, CMake and what builds the extension must be there. `python benchmarks/gpu/report.py $(OUT)` makes tables.
+OUT ?= build/gpu-check
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu/check.py $(OUT) --seconds 470
 
 lint: setup
 	$(BIN)/ruff check .
