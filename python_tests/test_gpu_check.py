@@ -1,0 +1,508 @@
+"""benchmarks/gpu/check.py: the runner of steps, and the programs that it runs, as far as a CPU can."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mmcuda import _extension
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/gpu"))
+import check
+import contestants
+import machine
+import race
+import recovery
+import report
+import steps
+from steps import Runner, Step
+
+ROOT = Path(__file__).parents[1]
+GPU = ROOT / "benchmarks/gpu"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the runner reads /proc")
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc: no library that plays a GPU")
+FACTS = {"device": {"name": "none"}}
+
+
+def run(folder, *wanted, seconds=30.0, facts=FACTS):
+    """Run steps in this process; return the exit code and the summary."""
+    runner = Runner(folder / "out", seconds, ("log.txt",), folder, facts)
+    code = runner.run([Step(**{"file": "log.txt", **step}) for step in wanted])
+    return code, json.loads((folder / "out/summary.json").read_text())
+
+
+def states(summary):
+    return {name: step["state"] for name, step in summary["steps"].items()}
+
+
+def alive(process):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=10):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+# ---- the runner
+
+
+def test_a_hanging_step_is_killed_with_all_that_it_started(tmp_path):
+    """Children in its group, in a group and in a session of their own; the steps beside and behind it run."""
+    hang = "sleep 300 & echo $! > child; setsid sleep 300 & echo $! > session; (sleep 300 & echo $! > grandchild; wait)"
+    begin = time.monotonic()
+    code, summary = run(
+        tmp_path,
+        {"name": "hangs", "command": hang, "limit": 1},
+        {"name": "beside", "command": "echo good", "limit": 20},
+        {"name": "behind", "command": "true", "limit": 20, "after": ("hangs",)},
+        {"name": "needs it", "command": "true", "limit": 20, "needs": ("hangs",)},
+    )
+    assert time.monotonic() - begin < 10
+    assert code == 1
+    assert states(summary) == {
+        "hangs": "timed out",
+        "beside": "passed",
+        "behind": "passed",
+        "needs it": "left out: needs hangs",
+    }
+    entry = summary["steps"]["hangs"]
+    assert 1 <= entry["seconds"] < 5
+    assert entry["limit"] == 1
+    for name in ("child", "session", "grandchild"):
+        assert not alive(int((tmp_path / name).read_text())), name
+
+
+def test_what_a_step_leaves_behind_is_killed(tmp_path):
+    code, _ = run(tmp_path, {"name": "leaves", "command": "sleep 300 & echo $! > child", "limit": 20})
+    assert code == 0
+    assert not alive(int((tmp_path / "child").read_text()))
+
+
+def test_failing_steps(tmp_path):
+    code, summary = run(
+        tmp_path,
+        {"name": "fails", "command": "echo first; echo why; exit 5", "limit": 20},
+        {"name": "crashes", "command": "kill -SEGV $$", "limit": 20},
+        {"name": "is not there", "command": "/nowhere/program", "limit": 20},
+        {"name": "passes", "command": "echo $STEP_SECONDS", "limit": 20},
+    )
+    assert code == 1
+    assert states(summary) == {"fails": "failed", "crashes": "failed", "is not there": "failed", "passes": "passed"}
+    codes = {name: step["code"] for name, step in summary["steps"].items()}
+    assert codes == {"fails": 5, "crashes": -signal.SIGSEGV, "is not there": 127, "passes": 0}
+    assert summary["steps"]["fails"]["last"] == ["first", "why"]
+    assert 18 <= int(summary["steps"]["passes"]["last"][0]) <= 20
+    assert "===== fails: failed" in (tmp_path / "out/log.txt").read_text()
+
+
+LOUD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from steps import Runner, Step
+command = "head -c 100000000 /dev/zero | tr '\\\\0' x; echo; echo the end"
+runner = Runner(Path("out"), 60, (), Path.cwd(), {})
+code = runner.run([Step(name, command, 50, "log.txt") for name in ("one", "two")])
+status = Path("/proc/self/status").read_text()
+print(code, status.split("VmHWM:")[1].split()[0])
+"""
+
+
+def test_a_step_that_prints_100_megabytes(tmp_path):
+    """Neither the file nor the runner's memory holds them."""
+    done = subprocess.run([sys.executable, "-c", LOUD, GPU], cwd=tmp_path, capture_output=True, text=True, check=True)
+    code, kilobytes = map(int, done.stdout.split("\n")[-2].split())
+    assert code == 0
+    assert kilobytes < 80_000
+    text = (tmp_path / "out/log.txt").read_text()
+    assert len(text) < 3 * steps.KEPT_BYTES
+    assert len(re.findall(r"\[\d\d,\d\d\d,\d\d\d bytes left out\]", text)) == 2
+    assert text.count("the end") == 2
+
+
+def test_a_file_has_a_limit(tmp_path):
+    several = steps.FILE_BYTES // steps.KEPT_BYTES + 3
+    command = f"head -c {steps.KEPT_BYTES} /dev/zero | tr '\\0' x"
+    run(tmp_path, *({"name": f"step {k}", "command": command, "limit": 20} for k in range(several)))
+    assert steps.FILE_BYTES - 1000 < (tmp_path / "out/log.txt").stat().st_size <= steps.FILE_BYTES < 16 << 20
+
+
+def test_copied_files(tmp_path):
+    """What a step writes elsewhere is kept, even if it is killed later; large files lose their middle."""
+    written, large = tmp_path / "rows.json", tmp_path / "large.txt"
+    command = f"echo 1 > {written}; head -c 20000000 /dev/zero | tr '\\0' '\\377' > {large}; sleep 300"
+    run(tmp_path, {"name": "writes", "command": command, "limit": 1, "copies": (written, large)})
+    assert (tmp_path / "out/rows.json").read_text() == "1\n"
+    assert 0 < (tmp_path / "out/large.txt").stat().st_size <= steps.FILE_BYTES
+
+
+def test_the_summary_is_valid_at_every_moment(tmp_path):
+    """And there are never more than eight files."""
+    stop, problems, seen, files = threading.Event(), [], set(), set()
+
+    def watch():
+        while not stop.is_set():
+            try:
+                content = json.loads((tmp_path / "out/summary.json").read_text())
+                seen.update(step["state"] for step in content["steps"].values())
+                files.update(os.listdir(tmp_path / "out"))
+            except FileNotFoundError:
+                continue  # before the first one
+            except ValueError as problem:
+                problems.append(problem)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    wanted = [{"name": f"step {k}", "command": "sleep 0.1; echo a line", "limit": 20} for k in range(12)]
+    code, summary = run(tmp_path, *wanted)
+    stop.set()
+    watcher.join()
+    assert code == 0
+    assert not problems
+    assert seen == {"waiting", "running", "passed"}
+    assert summary["finished"]
+    assert files <= {"summary.json", "log.txt", steps.PART}
+    assert set(os.listdir(tmp_path / "out")) == {"summary.json", "log.txt"}
+    assert len({*check.FILES, steps.SUMMARY, steps.PART}) <= 8
+
+
+def test_no_time_is_left(tmp_path):
+    code, summary = run(
+        tmp_path,
+        {"name": "first", "command": "sleep 1", "limit": 20},
+        {"name": "second", "command": "true", "limit": 20, "after": ("first",)},
+        {"name": "reserves", "command": "true", "limit": 20, "reserve": 5},
+        seconds=6,
+    )
+    assert code == 0
+    assert states(summary) == {"first": "passed", "second": "left out: no time", "reserves": "left out: no time"}
+
+
+def test_the_budget_ends_a_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "LEAST_SECONDS", 0.5)
+    code, summary = run(tmp_path, {"name": "long", "command": "sleep 300", "limit": 100}, seconds=1)
+    assert code == 1
+    assert states(summary) == {"long": "timed out"}
+    assert 1 <= summary["seconds"] < 5
+
+
+def test_without_a_device(tmp_path):
+    code, summary = run(
+        tmp_path,
+        {"name": "needs one", "command": "echo > ran", "limit": 20, "needs_device": True},
+        {"name": "finds none", "command": "exit 77", "limit": 20},
+        {"name": "lacks a tool", "command": "true", "limit": 20, "lacks": "ncu"},
+        {"name": "runs", "command": "true", "limit": 20},
+        facts={"device": None, "no_device": "no driver"},
+    )
+    assert code == 0
+    assert states(summary) == {
+        "needs one": "no device",
+        "finds none": "no device",
+        "lacks a tool": "left out: needs ncu",
+        "runs": "passed",
+    }
+    assert summary["steps"]["needs one"]["last"] == ["no driver"]
+    assert not (tmp_path / "ran").exists()
+
+
+INTERRUPTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from steps import Runner, Step
+sleep = Step("sleeps", "sleep 300 & echo $! > child; wait", 100, "log.txt")
+runner = Runner(Path("out"), 200, (), Path.cwd(), {})
+sys.exit(runner.run([sleep, Step("waits", "true", 100, "log.txt", after=("sleeps",))]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_kills_the_steps(tmp_path, number):
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, GPU], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    child = tmp_path / "child"
+    wait_until(lambda: child.exists() and child.read_text().strip())
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    wait_until(lambda: not alive(int(child.read_text())), 2)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert states(summary) == {"sleeps": "interrupted", "waits": "interrupted"}
+    assert not summary["finished"]
+
+
+# ---- programs that lose their device
+
+GIVES_UP = """
+if [ "$*" = "" ]; then echo one; echo "continue with --first 2"; echo "===== printed by a tool"; exit 9; fi
+if [ "$*" = "--first 2" ]; then echo two; echo "continue with --first 5"; exit 3; fi
+echo "at last $*"
+"""
+
+
+def test_a_step_goes_on_behind_a_lost_device(tmp_path):
+    """It has failed all the same."""
+    (tmp_path / "gives_up.sh").write_text(GIVES_UP)
+    code, summary = run(tmp_path, {"name": "loses", "command": "bash gives_up.sh", "limit": 20})
+    assert code == 1
+    assert summary["steps"]["loses"]["state"] == "failed"
+    assert summary["steps"]["loses"]["code"] == 3
+    log = (tmp_path / "out/log.txt").read_text()
+    assert all(line in log for line in ("one", "two", "at last --first 5"))
+
+
+def test_a_step_that_never_gets_further_ends(tmp_path):
+    code, summary = run(
+        tmp_path, {"name": "stays", "command": "echo x >> turns; echo continue with --first 1; exit 3", "limit": 20}
+    )
+    assert code == 1
+    assert summary["steps"]["stays"]["state"] == "failed"
+    assert (tmp_path / "turns").read_text() == "x\n" * 2
+
+
+FAKE = r"""
+// A CUDA runtime in plain memory and launchers that do nothing; a kernel of N = 128 fails, one of N = 129 never ends.
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int lost = 0;
+static long n_of(const char* inputs) { return *(const long*)(inputs + 24); }
+int cudaGetDeviceCount(int* n) { *n = DEVICES; return 0; }
+int cudaMalloc(void** p, size_t n) { *p = malloc(n); return lost; }
+int cudaFree(void* p) { free(p); return lost; }
+int cudaMemcpy(void* to, const void* from, size_t n, int kind) { if (!lost) memcpy(to, from, n); return lost; }
+int cudaDeviceSynchronize(void) { return lost; }
+const char* cudaGetErrorString(int error) { return "an illegal memory access was encountered"; }
+size_t check_inputs_size(void) { return SIZE; }
+size_t check_contrastive_workspace() { return 256; }
+size_t check_pair_margin_workspace() { return 256; }
+const char* check_contrastive_forward(const char* inputs) {
+  if (n_of(inputs) == 128) lost = 700;
+  while (n_of(inputs) == 129) sleep(1);
+  return n_of(inputs) == 40 ? "invalid argument" : 0;
+}
+const char* check_contrastive_backward() { return 0; }
+const char* check_pair_margin_forward() { return 0; }
+const char* check_pair_margin_backward() { return 0; }
+"""
+
+
+def fake_library(folder, devices=1):
+    """A library that plays the launchers and the CUDA runtime."""
+    launchers = GPU / "launchers"
+    size = subprocess.run(
+        [sys.executable, "-c", "import ctypes, interface; print(ctypes.sizeof(interface.Inputs))"],
+        cwd=launchers, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    (folder / "fake.c").write_text(FAKE)
+    library = folder / "libfake.so"
+    options = ["-shared", "-fPIC", "-w", f"-DSIZE={size}", f"-DDEVICES={devices}"]
+    subprocess.run(["gcc", *options, folder / "fake.c", "-o", library], check=True)
+    return [sys.executable, launchers / "check.py", library, "--cudart", library, "--dtype", "float32"]
+
+
+@needs_gcc
+def test_launchers_go_on_behind_the_case_that_lost_the_device(tmp_path):
+    """One that fails and one that never ends; the others are all compared."""
+    command = steps.quoted(*fake_library(tmp_path), "--only", "selfx6", "--case-seconds", 1)
+    code, summary = run(tmp_path, {"name": "launchers", "command": command, "limit": 25})
+    assert code == 1
+    assert summary["steps"]["launchers"]["code"] == 1
+    log = (tmp_path / "out/log.txt").read_text().splitlines()
+    lost = [line for line in log if line.startswith("LOST")]
+    assert len(lost) == 2
+    assert "128xselfx64: forward: an illegal memory access was encountered (700)" in lost[0]
+    assert "129xselfx65: no answer within 1 s" in lost[1]
+    failed = [line for line in log if line.startswith("FAIL")]
+    assert "invalid argument" in next(line for line in failed if "40xselfx64" in line)
+    assert "losses inf" in next(line for line in failed if "600xselfx64" in line)  # nobody wrote them: all NaN
+    assert log[-2] == f"{len(failed)} failed"
+
+
+@needs_gcc
+def test_launchers_without_a_device(tmp_path):
+    done = subprocess.run(fake_library(tmp_path, devices=0), capture_output=True, text=True)
+    assert done.returncode == 77
+    assert done.stdout == "no CUDA device\n"
+
+
+@needs_gcc
+def test_launchers_begin_no_case_late(tmp_path):
+    done = subprocess.run([*fake_library(tmp_path), "--few", "--seconds", "-1"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert re.search(r"^\d+ cases left out: no time\n0 failed$", done.stdout.strip())
+
+
+# ---- a dry run of everything that a CPU can run
+
+
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory):
+    """The folder of results of all steps, without a device and without a compiler for one; and the exit code."""
+    if _extension.native is None:
+        pytest.skip(_extension.missing_reason)
+    folder = tmp_path_factory.mktemp("dry") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "find", lambda tool: None)
+        patch.setattr(check, "WORK", folder.parent / "work")
+        patch.setenv("OMP_WAIT_POLICY", "passive")
+        check.WORK.mkdir()
+        facts = machine.sources() | {"device": None, "no_device": "no driver", "versions": machine.versions()}
+        runner = Runner(folder, 200, check.FILES, ROOT, facts)
+        code = runner.run(check.all_steps(None, folder))
+    return folder, code
+
+
+def test_dry_run(dry_run):
+    folder, code = dry_run
+    summary = json.loads((folder / "summary.json").read_text())
+    found = states(summary)
+    assert {name for name, state in found.items() if state == "passed"} == {
+        "machine",
+        "wheels",
+        "kernels",
+        "integration",
+        "race",
+    }
+    assert {state for name, state in found.items() if name.startswith("build")} == {"left out: needs nvcc"}
+    rest = {state for name, state in found.items() if name.startswith(("launchers", "ncu", "mem", "ceilings", "sync"))}
+    assert rest == {"no device"}
+    assert code == 0
+    assert set(os.listdir(folder)) <= {*check.FILES, "summary.json"}
+    log = (folder / "torch.txt").read_text()
+    assert "0 of 6 groups failed" in log
+    assert re.search(r"^0 of \d+ checks failed", log, re.MULTILINE)
+
+
+def test_dry_race(dry_run):
+    race = json.loads((dry_run[0] / "race.json").read_text())
+    ours = [row for row in race["rows"] if row["name"] == "mmcuda"]
+    assert {(row["task"], row["dtype"]) for row in ours} == {
+        ("supcon", "bf16"),
+        ("supcon", "fp32"),
+        ("clip", "fp32"),
+        ("clip", "bf16"),
+    }
+    for row in ours:
+        assert row["agrees"]
+        assert row["call_ms"][0] <= row["call_ms"][1] <= row["call_ms"][2]
+    assert all("began" not in row for row in race["rows"])
+    absent = {row["name"] for row in race["rows"] if "ModuleNotFoundError" in row.get("problem", "")}
+    assert absent <= {"memeff", "inf-cl", "cut-cross-entropy, unfiltered", "cut-cross-entropy", "siglip-kernel"}
+
+
+def fake_task(late):
+    """Contestants of a task that is quick: ours, one that raises, and one that takes `late` seconds."""
+
+    def slow(x, y):
+        time.sleep(late)
+        return (x * y).sum()
+
+    def broken(x, y):
+        raise ValueError("not here")
+
+    losses = {"mmcuda": lambda x, y: (x * y).sum(), "slow": slow, "broken": broken}
+    named = {name: contestants.Contestant(name, lambda _, loss=loss: loss) for name, loss in losses.items()}
+
+    def reference(x, y, temperature):
+        return (x * y).sum().item(), [y.detach().double(), x.detach().double()]
+
+    return contestants.Task("fake", contestants.clip_inputs, reference, 8, named)
+
+
+def test_race_goes_on_behind_a_row_that_did_not_come_back(tmp_path, monkeypatch):
+    """The row that had begun is told as lost, rows before it are kept, those behind it are timed."""
+    out, lost = tmp_path / "race.json", []
+
+    def lose(reason, arguments):
+        lost.append((arguments, out.read_text()))
+
+    monkeypatch.setattr(recovery, "lose", lose)
+    monkeypatch.setattr(race, "ROW_SECONDS", 1)
+    shape = race.Shape("fake", 32, 8, "fp32", ("broken", "slow", "mmcuda"))
+
+    def rows(again):
+        racing = race.Race(out, 30, "cpu", {}, again)
+        racing.tasks = {"fake": fake_task(0.25)}
+        racing.run(iter([shape]))
+        return {row["name"]: row for row in json.loads(out.read_text())["rows"]}
+
+    complete = rows(0)
+    assert complete["slow"]["agrees"]
+    assert complete["slow"]["call_ms"][0] >= 250
+    assert complete["broken"]["problem"] == "ValueError: not here"
+    arguments, content = lost[0]  # and what the file was at that moment
+    assert arguments == "--again 1"
+    out.write_text(content)
+    after = rows(1)
+    assert after["broken"]["problem"] == "ValueError: not here"
+    assert after["slow"]["problem"] == "lost the device, or did not come back"
+    assert after["mmcuda"]["agrees"]
+
+
+def test_race_stops_in_time(tmp_path):
+    racing = race.Race(tmp_path / "race.json", race.LEAST_SECONDS - 1, "cpu", {}, 0)
+    racing.run(race.dry_plan())
+    assert json.loads((tmp_path / "race.json").read_text())["rows"] == []
+
+
+def test_plan_of_the_race():
+    """Names and dtypes are known; nothing is planned twice."""
+    tasks = {"supcon": contestants.supcon("cpu"), "clip": contestants.clip("cpu")}
+    planned = [(*shape[:4], shape.temperature, name) for shape in race.plan() for name in shape.names]
+    for task, _, _, dtype, _, name in planned:
+        assert name in tasks[task].contestants
+        assert dtype in race.CEILINGS
+        assert dtype in race.AGREES
+    assert len(set(planned)) == len(planned)
+    assert {(n, dtype) for task, n, d, dtype, *_ in planned if (task, d) == ("supcon", 128)} >= {
+        (n, dtype)
+        for n in (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072)
+        for dtype in ("bf16", "fp32", "tf32")
+    }
+
+
+def test_report_on_a_dry_run(dry_run, capsys, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("unchanged")
+    assert report.main([str(dry_run[0])], readme) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("no device (no driver); ")
+    assert "| launchers bfloat16 | no device |  |" in text
+    assert "mma.sync" not in text
+    assert report.main([str(dry_run[0]), "--write"], readme) == 1
+    assert readme.read_text() == "unchanged"
+
+
+def test_usage(tmp_path):
+    (tmp_path / "file").touch()
+    done = subprocess.run([sys.executable, GPU / "check.py", tmp_path / "file"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "OUT must be a folder" in done.stderr
+
+
+def test_tree_id_is_that_of_git(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.txt").write_text("sorted before the folder")
+    (tmp_path / "folder/program").write_text("#!/bin/sh\n")
+    (tmp_path / "folder/program").chmod(0o755)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    tree = subprocess.run([*git, "write-tree"], capture_output=True, text=True, check=True).stdout.strip()
+    shutil.rmtree(tmp_path / ".git")
+    assert machine.tree_id(tmp_path) == tree
