@@ -221,6 +221,27 @@ def test_without_a_device(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_step_that_does_not_find_the_device_has_failed(tmp_path):
+    code, summary = run(tmp_path, {"name": "finds none", "command": "exit 77", "limit": 20})
+    assert states(summary) == {"finds none": "no device"}
+    assert code == 1
+
+
+@pytest.mark.parametrize("device", [None, {"name": "a GPU", "capability": [9, 0]}])
+def test_commands_of_the_steps(device, monkeypatch):
+    """They are valid for the shell, their conditions name other steps, their files are the known ones."""
+    monkeypatch.setattr(machine, "find", lambda tool: f"/folder with spaces/{tool}")
+    planned = check.all_steps(device, Path("/folder with spaces"))
+    names = [step.name for step in planned]
+    assert len(set(names)) == len(names)
+    for k, step in enumerate(planned):
+        subprocess.run(["bash", "-n", "-c", step.command], check=True)
+        assert {*step.needs, *step.after} <= set(names[:k])  # so that no two wait for each other
+        assert step.file in check.FILES
+        assert not step.lacks
+        assert {path.name for path in step.copies} <= set(check.FILES)
+
+
 INTERRUPTED = """
 import sys
 sys.path.insert(0, sys.argv[1])

@@ -234,7 +234,9 @@ class Runner:
             self.write_summary()
         if caught:
             return 128 + caught[0]
-        return int(any(running.state in (FAILED, TIMED_OUT) for running in self.steps.values()))
+        # Where the driver has a device, a step that finds none has failed.
+        bad = {FAILED, TIMED_OUT, *([WITHOUT_DEVICE] if self.summary.get("device") else [])}
+        return int(any(running.state in bad for running in self.steps.values()))
 
     def take(self, running: Running) -> None:
         """Wait for a step's turn, and run it."""
