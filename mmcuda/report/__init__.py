@@ -35,10 +35,7 @@ def _draw(run: Run, results: Results, scored: list[int], plots: Path) -> list[Pi
     pictures = [draw_label_efficiency(results, names, plots), draw_samples(run.samples, plots)]
     if scored and run.predictions.probabilities:
         pictures += draw_target_curves(run.predictions, scored, results, plots)
-    if run.embedding is not None:
-        method = "clinical" if "clinical" in results.pretrainings else results.pretrainings[-1]
-        encoder = f"the {method} encoder (seed {results.seeds[0]})"
-        pictures.append(draw_embedding(run.embedding, run.cohort, encoder, plots))
+    pictures.append(draw_embedding(run.embedding, run.cohort, plots))
     if run.logs:
         pictures.append(draw_training(run.logs, plots))
     return pictures

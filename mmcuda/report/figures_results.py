@@ -6,22 +6,30 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from mmcuda.report.figures import COLORS, INK, MARKERS, WIDTH, Picture, color_of, finish, marker_of, panels
+from mmcuda.report.figures import INK, WIDTH, Picture, finish, panels
 from mmcuda.report.results import Results
 from mmcuda.report.run import Predictions
 from mmcuda.report.wording import decimal, headline, interval_meaning, percent
+from mmcuda.study.arms import parse_arm
 
 CALIBRATION_BINS = 8
 GRID = np.linspace(0, 1, 101)  # common false positive rates, or recalls, on which the seeds are averaged
 
 # (pretraining, labels [n], probabilities of each seed [n]) of one target
 Scored = tuple[str, np.ndarray, list[np.ndarray]]
+
+
+def look_of(name: str) -> dict[str, Any]:
+    """Return colour, marker and line of an arm's curves."""
+    arm = parse_arm(name)
+    return {"color": arm.color, "marker": arm.marker, "linestyle": arm.readout.line}
 
 
 def _spread(values: list[float], gap: float) -> list[float]:
@@ -47,7 +55,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
         y = [score.value for _, score in scores]
         below = [max(0.0, np.nan_to_num(score.value - score.low)) for _, score in scores]
         above = [max(0.0, np.nan_to_num(score.high - score.value)) for _, score in scores]
-        axes.errorbar(x, y, yerr=[below, above], color=color_of(name), marker=marker_of(name), elinewidth=0.9, zorder=3)
+        axes.errorbar(x, y, yerr=[below, above], elinewidth=0.9, zorder=3, **look_of(name))
         ends[name] = y[-1]
     if ends:
         low, high = axes.get_ylim()
@@ -58,7 +66,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
                 (results.fractions[-1], place),
                 xytext=(14, 0),
                 textcoords="offset points",
-                color=color_of(name),
+                color=parse_arm(name).color,
                 va="center",
                 fontweight="bold",
                 annotation_clip=False,
@@ -135,7 +143,7 @@ def _roc_panel(axes: Axes, scored: Scored) -> None:
         false_positive, true_positive, _ = roc_curve(labels, probabilities)
         curves.append(np.interp(GRID, false_positive, true_positive))
     sensitivity = np.mean(curves, axis=0)
-    axes.plot(np.r_[0, GRID], np.r_[0, sensitivity], color=COLORS[name], label=name)
+    axes.plot(np.r_[0, GRID], np.r_[0, sensitivity], label=name, **look_of(name) | {"marker": ""})
 
 
 def _precision_recall_panel(axes: Axes, scored: Scored) -> None:
@@ -145,7 +153,7 @@ def _precision_recall_panel(axes: Axes, scored: Scored) -> None:
         precision, recall, _ = precision_recall_curve(labels, probabilities)
         found = recall > 0  # without a true positive the precision is a convention (1) or 0, not a point of the curve
         curves.append(np.interp(GRID, recall[found][::-1], precision[found][::-1]))  # [::-1]: recall ascends
-    axes.plot(GRID, np.mean(curves, axis=0), color=COLORS[name], label=name)
+    axes.plot(GRID, np.mean(curves, axis=0), label=name, **look_of(name) | {"marker": ""})
 
 
 def _calibration_panel(axes: Axes, scored: Scored) -> None:
@@ -155,7 +163,7 @@ def _calibration_panel(axes: Axes, scored: Scored) -> None:
     bins = [part for part in np.array_split(np.argsort(probabilities), CALIBRATION_BINS) if len(part)]
     predicted = [probabilities[part].mean() for part in bins]
     frequency = [observed[part].mean() for part in bins]
-    axes.plot(predicted, frequency, color=COLORS[name], marker=MARKERS[name], label=name, linewidth=1.2)
+    axes.plot(predicted, frequency, label=name, linewidth=1.2, **look_of(name))
 
 
 def _grid_of_targets(

@@ -29,14 +29,7 @@ from mmcuda.report.wording import (
     score_text,
     signed,
 )
-
-MEANINGS = {
-    "random": "an untrained encoder: what the classifier gets without any pretraining",
-    "imagenet": "the weights that the encoder starts from, of natural images as a rule, without any pretraining here",
-    "simclr": "contrastive pretraining without labels: two views of one image are the positives",
-    "shuffled": "the control: clinical pretraining with the labels shuffled among the images",
-    "clinical": "contrastive pretraining whose positives share a clinical label",
-}
+from mmcuda.study.arms import parse_arm
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,7 @@ def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str,
         "headline": headline(results),
         "details": finding_details(results, run.cohort.train.patients),
         "interval": f"{'±' if results.several_seeds else 'Brackets'}: {interval_meaning(results)}.",
-        "meanings": {name: MEANINGS[name] for name in results.pretrainings},
+        "meanings": {name: parse_arm(name).meaning for name in results.pretrainings},
         "saved": [(row, needed_text(row, results)) for row in results.labels_saved()],
         "auroc": score_table(results, ["mean", *scored], "auroc"),
         "auprc": score_table(results, ["mean", *scored], "auprc"),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.evaluate.rows import METRICS
-from mmcuda.report.run import PRETRAININGS
+from mmcuda.study.arms import SHOWN, baseline_of, parse_arm, subject_of
 
 HEADLINE_FRACTION = 0.05
 
@@ -45,16 +45,20 @@ class Results:
 
     Args:
         metrics: a row for every pretraining, label fraction, seed and target, and for the targets' mean.
-        order: names of the pretrainings in the order in which they are shown.
-        baseline: the one that the others are compared with; by default the first of simclr, imagenet, random.
+        order: names of the pretrainings in the order in which they are shown; by default that of their roles.
+        baseline: the one that the others are compared with; by default that of their roles.
     """
 
-    def __init__(self, metrics: pd.DataFrame, order: Sequence[str] = PRETRAININGS, baseline: str | None = None) -> None:
+    def __init__(self, metrics: pd.DataFrame, order: Sequence[str] = (), baseline: str | None = None) -> None:
         self.seeds = sorted(int(seed) for seed in metrics["seed"].unique())
         self.several_seeds = len(self.seeds) > 1
         self.fractions = sorted(float(fraction) for fraction in metrics["label_fraction"].unique())
-        present = set(metrics["pretraining"])
-        self.pretrainings = [name for name in order if name in present]
+        present = list(dict.fromkeys(metrics["pretraining"]))
+        arms = {name: parse_arm(name) for name in present}
+        labels = [arm.label for arm in arms.values() if arm.label is not None]
+        default = sorted(present, key=lambda name: arms[name].place(SHOWN, labels))
+        self.pretrainings = [name for name in order or default if name in present]
+        self.arms = [arms[name] for name in self.pretrainings]
         self._baseline = baseline
         self._scores: dict[tuple[str, str, str, float], Score] = {}
         for (target, pretraining, fraction), rows in metrics.groupby(["target", "pretraining", "label_fraction"]):
@@ -82,16 +86,15 @@ class Results:
     @property
     def subject(self) -> str:
         """The pretraining that the report is about."""
-        of_one_label = [name for name in self.pretrainings if name.startswith("clinical:")]
-        order = ("clinical", *of_one_label, "simclr", "imagenet", "shuffled", "random", *self.pretrainings)
-        present = [name for name in order if name in self.pretrainings]
-        return next((name for name in present if name != self._baseline), present[0])
+        return subject_of(self.arms, self._baseline).name
 
     @property
     def baseline(self) -> str | None:
         """The pretraining it is compared with."""
-        order = (self._baseline,) if self._baseline else ("simclr", "imagenet", "random", "shuffled")
-        return next((name for name in order if name in self.pretrainings and name != self.subject), None)
+        if self._baseline is None:
+            found = baseline_of(self.arms)
+            return found.name if found else None
+        return self._baseline if self._baseline in self.pretrainings and self._baseline != self.subject else None
 
     def fraction_needed(self, pretraining: str, level: float, target: str = "mean") -> float | None:
         """Return the smallest label fraction at which ``pretraining`` reaches the AUROC ``level`` of a target.

@@ -16,9 +16,8 @@ import pandas as pd
 
 from mmcuda.errors import UserError
 from mmcuda.evaluate.rows import METRICS
+from mmcuda.study.arms import parse_arm
 
-PRETRAININGS = ("random", "imagenet", "simclr", "shuffled", "clinical")
-UNTRAINED = ("random", "imagenet")  # encoders as they are: without a log
 NUMBERS = (
     *("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", *METRICS),
     *("n_train", "n_test", "n_positive"),
@@ -103,8 +102,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Embedding:
-    """Encoder features of the test images."""
+    """Features of the test images, and the encoder that they are of."""
 
+    encoder: str  # name of the arm
+    seed: int
     features: np.ndarray  # [n, F]
     clinical: dict[str, np.ndarray]  # name -> [n], NaN = missing
     targets: dict[str, np.ndarray]  # name -> [n], NaN = no label
@@ -131,7 +132,7 @@ class Run:
     levels: pd.DataFrame  # rows of levels.json; empty where an image is all there is
     subgroups: pd.DataFrame  # rows of subgroups.json; empty without subgroups
     predictions: Predictions
-    embedding: Embedding | None  # None where no features were kept
+    embedding: Embedding
     samples: Samples
     logs: dict[tuple[str, int], pd.DataFrame]  # (pretraining, seed) -> LOG_COLUMNS
 
@@ -192,9 +193,8 @@ def _read_rows(path: Path, *keys: str) -> pd.DataFrame:
         for name in NUMBERS:
             rows[name] = pd.to_numeric(rows[name])
         rows["note"] = rows["note"].fillna("")
-        unknown = sorted(set(rows["pretraining"]) - set(PRETRAININGS))
-        if unknown:
-            raise UserError(f"{path}: pretraining must be one of {', '.join(PRETRAININGS)}, got {', '.join(unknown)}")
+        for name in set(rows["pretraining"]):
+            parse_arm(name)
         return rows
 
 
@@ -203,7 +203,7 @@ def _read_predictions(path: Path) -> Predictions:
         targets = arrays["targets"]
         probabilities: dict[tuple[str, float, int], np.ndarray] = {}
         for key in arrays.files:
-            parts = re.fullmatch(r"(\w+)/([\d.e+-]+)/seed(\d+)", key)
+            parts = re.fullmatch(r"(.+)/([\d.e+-]+)/seed(\d+)", key)
             if parts:
                 values = arrays[key]
                 if values.shape != targets.shape:
@@ -219,7 +219,8 @@ def _read_embedding(path: Path) -> Embedding:
             kind, dot, name = key.partition(".")
             if dot and kind in named:
                 named[kind][name] = arrays[key]
-        return Embedding(arrays["features"], named["clinical"], named["target"])
+        encoder, seed = str(arrays["encoder"]), int(arrays["seed"])
+        return Embedding(encoder, seed, arrays["features"], named["clinical"], named["target"])
 
 
 def read_samples(path: Path) -> Samples:
@@ -248,8 +249,8 @@ def read_run(folder: Path) -> Run:
     """
     metrics = _read_rows(folder / "metrics.json")
     levels, subgroups = folder / "levels.json", folder / "subgroups.json"
-    trained = metrics.loc[~metrics["pretraining"].isin(UNTRAINED), ["pretraining", "seed"]].drop_duplicates()
-    needs_embedding = "clinical" in set(metrics["pretraining"]) or (folder / "embedding.npz").exists()
+    trained = metrics[["pretraining", "seed"]].drop_duplicates()
+    trained = trained[[parse_arm(name).method.trains for name in trained["pretraining"]]]
     config = folder / "config.yaml"
     with _reading(config):
         config_text = config.read_text()
@@ -262,7 +263,7 @@ def read_run(folder: Path) -> Run:
         levels=_read_rows(levels, "level") if levels.exists() else pd.DataFrame(),
         subgroups=_read_rows(subgroups, "subgroup", "value") if subgroups.exists() else pd.DataFrame(),
         predictions=_read_predictions(folder / "predictions.npz"),
-        embedding=_read_embedding(folder / "embedding.npz") if needs_embedding else None,
+        embedding=_read_embedding(folder / "embedding.npz"),
         samples=read_samples(folder / "samples.npz"),
         logs={
             (name, int(seed)): _read_log(folder / "logs" / f"{name}-seed{int(seed)}.csv")

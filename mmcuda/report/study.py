@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from mmcuda.report.figures import COLORS, STYLE, Picture
+from mmcuda.report.figures import STYLE, Picture
 from mmcuda.report.figures_data import draw_samples
 from mmcuda.report.figures_results import draw_label_efficiency
 from mmcuda.report.figures_study import draw_differences
@@ -28,6 +28,7 @@ from mmcuda.report.wording import (
     percent,
     signed,
 )
+from mmcuda.study.arms import parse_arm
 
 MEAN = "mean"
 
@@ -39,7 +40,7 @@ class Study:
     table: pd.DataFrame  # results.csv: a row for every arm, label fraction and target, over all seeds
     metrics: pd.DataFrame  # a row for every pretraining (that is, arm), label fraction, seed and target
     arms: Mapping[str, str]  # name -> meaning, in the order in which they are shown
-    baseline: str
+    baseline: str | None  # None: there is nothing to compare
     missing: Sequence[str]  # cells that failed, in words
 
     @property
@@ -118,13 +119,15 @@ def write_study_report(study: Study, folder: Path) -> Path:
 
 
 def _draw(study: Study, folder: Path, scored: list[str], plots: Path) -> list[Picture]:
-    shown = [arm for arm in study.arms if arm in COLORS or arm == study.baseline]  # more lines could not be told apart
+    shown = [
+        arm for arm in study.arms if parse_arm(arm).label is None or arm == study.baseline
+    ]  # more lines could not be told apart
     curves = Results(study.metrics, shown, study.baseline)
     pictures = [draw_samples(read_samples(folder / "samples.npz"), plots)]
     if curves.pretrainings:
         pictures.append(draw_label_efficiency(curves, scored, plots))
     if len(study.differences()):
-        pictures.append(draw_differences(study.differences(), study.baseline, plots))
+        pictures.append(draw_differences(study.differences(), study.baseline or "", plots))
     return pictures
 
 

@@ -123,20 +123,19 @@ def in_labels(results: Results, row: LabelsSaved, train_patients: int) -> str:
 
 
 def control_finding(results: Results, row: LabelsSaved) -> str | None:
-    """Say what is left of a gain of clinical pretraining with shuffled labels; None where that was not tried."""
-    shuffled = results.score("shuffled", row.fraction).value
+    """Say what is left of the subject's gain in its control; None where there is no gain, or no control of it."""
+    subject = next(arm for arm in results.arms if arm.name == results.subject)
+    control = next((arm.name for arm in results.arms if arm.controls(subject)), None)
+    value = results.score(control, row.fraction).value if control else math.nan
     wins = row.needed is None or row.needed > row.fraction
-    if results.subject != "clinical" or not wins or math.isnan(shuffled):
+    if not wins or math.isnan(value):
         return None
-    if shuffled >= row.subject.value:
+    if value >= row.subject.value:
         return (
-            f"But clinical labels shuffled among the images do as well ({decimal(shuffled)}), "
+            f"But the control, {control}, does as well ({decimal(value)}), "
             "so the gain does not come from what the labels say."
         )
-    return (
-        f"With the clinical labels shuffled among the images it is {decimal(shuffled)} "
-        f"in place of {decimal(row.subject.value)}."
-    )
+    return f"The control, {control}, has {decimal(value)} in place of {decimal(row.subject.value)}."
 
 
 def finding_details(results: Results, train_patients: int) -> list[str]:

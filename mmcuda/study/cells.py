@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,21 +20,10 @@ from mmcuda.evaluate.rows import Key, Row
 from mmcuda.evaluate.tables import ClassifierScores, score_images, target_matrix
 from mmcuda.evaluate.threshold import Rule
 from mmcuda.report.wording import percent
-from mmcuda.study.arms import ONE_LABEL
+from mmcuda.study.arms import parse_arm
 from mmcuda.study.config import StudyConfig
-from mmcuda.train.config import Pretraining, PretrainJob
+from mmcuda.train.config import PretrainJob
 from mmcuda.train.folder import write_arrays
-
-METHODS: dict[str, Pretraining] = {  # by which an arm's encoder is pretrained
-    "random": "random",
-    "imagenet": "imagenet",
-    "simclr": "simclr",
-    "supervised": "random",
-    "clinical-input": "simclr",
-    "shuffled": "shuffled",
-    "clinical": "clinical",
-}
-
 
 CELLS = "cells"  # folder of their scores, in a study's folder
 
@@ -128,20 +117,22 @@ def make_tasks(config: StudyConfig, cells: Iterable[Cell]) -> list[Task]:
     tasks: dict[str, Task] = {}
     for cell in cells:
         job = encoder_job(config, cell)
-        name = str(cell) if cell.arm == "supervised" else job.name
+        name = str(cell) if parse_arm(cell.arm).readout.from_scratch else job.name
         tasks[name] = Task(job, (*(tasks[name].cells if name in tasks else ()), cell))
     return list(tasks.values())
 
 
 def encoder_job(config: StudyConfig, cell: Cell) -> PretrainJob:
-    """Return the pretraining of the encoder that a cell reads; from random weights, except of the arm imagenet."""
-    one_label = cell.arm.startswith(ONE_LABEL)
+    """Return the pretraining of the encoder that a cell reads; it begins with random weights unless it is weights."""
+    arm = parse_arm(cell.arm)
+    shared = config.methods[arm.method.shares_options_with().name]
+    options = {option.name: getattr(shared, option.name) for option in fields(shared)}
+    method = arm.method(**options | ({} if arm.label is None else {"labels": (arm.label,)}))
     return PretrainJob(
-        method="clinical" if one_label else METHODS[cell.arm],
+        method=method,
         seed=cell.seed,
-        labels=(cell.arm.removeprefix(ONE_LABEL),) if one_label else (),
         data=config.data,
-        encoder=config.encoder if cell.arm == "imagenet" else config.encoder.from_scratch(),
+        encoder=config.encoder if method.weights == "required" else config.encoder.from_scratch(),
         augment=config.augment,
         pretrain=config.pretrain,
     )

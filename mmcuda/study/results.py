@@ -49,14 +49,15 @@ def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
     means = numbers[[*METRICS, *COUNTS]].mean()
     deviations = numbers["auroc"].std()
     targets = [str(row["target"]) for row in next(iter(scores.values())).rows]  # the last is MEAN
+    baseline = config.baseline or ""
     rows: list[Row] = []
     for arm in results.pretrainings:
         for fraction in config.evaluate.label_fractions:
-            own, others = (_of_seeds(scores, name, fraction) for name in (arm, config.baseline))
+            own, others = (_of_seeds(scores, name, fraction) for name in (arm, baseline))
             if not own:
                 continue
             aurocs = with_mean(over_seeds(list(own.values())))
-            pairs = sorted(own.keys() & others.keys()) if arm != config.baseline else []
+            pairs = sorted(own.keys() & others.keys()) if arm != baseline else []
             found = [UNPAIRED] * len(targets)
             if pairs:
                 found = differences(*(over_seeds([side[seed] for seed in pairs]) for side in (own, others)))
@@ -73,13 +74,13 @@ def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
                         "auroc_low": low,
                         "auroc_high": high,
                         **means.loc[key].to_dict(),
-                        "baseline": config.baseline,
+                        "baseline": baseline or None,
                         "pairs": len(pairs),
                         "difference": gap.value,
                         "difference_low": gap.low,
                         "difference_high": gap.high,
                         "p": gap.p,
-                        "baseline_fraction": results.fraction_needed(config.baseline, value, target),
+                        "baseline_fraction": results.fraction_needed(baseline, value, target),
                     }
                 )
     return pd.DataFrame(rows)

@@ -17,7 +17,7 @@ from mmcuda.data.check.summary import summarise_table
 from mmcuda.errors import Unfinished, UserError
 from mmcuda.models.encoder import check_encoder
 from mmcuda.report.study import Study, study_findings, write_study_report
-from mmcuda.study.arms import meaning
+from mmcuda.study.arms import parse_arm
 from mmcuda.study.cells import CELLS, Cell, CellScores, Task, all_cells, make_tasks
 from mmcuda.study.config import MAY_GROW, StudyConfig
 from mmcuda.study.pool import ProcessDied, in_processes
@@ -123,7 +123,7 @@ class StudyRun:
         study = Study(
             table=table,
             metrics=cells.rename(columns={"arm": "pretraining"}),
-            arms={arm: meaning(arm) for arm in self.config.arms},
+            arms={arm: parse_arm(arm).meaning for arm in self.config.arms},
             baseline=self.config.baseline,
             missing=[str(cell) for cell in self.cells if cell not in scores],
         )

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -17,11 +18,13 @@ from mmcuda.evaluate.features import Features, extract_features
 from mmcuda.evaluate.label_efficiency import label_draws, score_probe
 from mmcuda.evaluate.tables import ClassifierScores, target_matrix
 from mmcuda.models.storage import load_encoder
+from mmcuda.study.arms import parse_arm
 from mmcuda.study.cells import CELLS, Cell, CellScores, Task, score_cell
 from mmcuda.study.clinical_input import clinical_columns
 from mmcuda.study.config import StudyConfig
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, predict
+from mmcuda.train.finetune_config import FinetuneConfig
 from mmcuda.train.folder import RunFolder, write_text
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import first_encoder, pretrain
@@ -59,7 +62,7 @@ class Worker:
         started = time.perf_counter()
         features: Features | None = None
         try:
-            if any(cell.arm != "supervised" for cell in task.cells):
+            if not all(parse_arm(cell.arm).readout.from_scratch for cell in task.cells):
                 features = self._features(task.encoder)
         except Exception as error:
             yield from [self._failed(cell, started, error) for cell in task.cells]
@@ -86,28 +89,34 @@ class Worker:
     def _compute(self, cell: Cell, job: PretrainJob, features: Features | None) -> CellScores:
         options = self.config.evaluate
         draws = label_draws(self.cohort, self.split, cell.fraction, options.draws, cell.seed)
-        if features is None:
-            classifiers = [self._train_from_scratch(cell, job, number, draw) for number, draw in enumerate(draws)]
+        if parse_arm(cell.arm).readout.trains:
+            classifiers = [self._train(cell, job, number, draw) for number, draw in enumerate(draws)]
+        elif features is None:
+            raise ValueError(f"{cell} reads features, got none")
         else:
             classifiers = [self._probe(cell, features, draw) for draw in draws]
         return score_cell(cell, self.cohort, self.split, classifiers, self.weights, options.threshold)
 
     def _probe(self, cell: Cell, features: Features, labelled: Indices) -> ClassifierScores:
-        if cell.arm == "clinical-input":
+        if parse_arm(cell.arm).readout.adds_values:
             columns = clinical_columns(self.cohort.clinical, self.split.train)
             features = np.concatenate([features, columns], axis=1)
         return score_probe(features, target_matrix(self.cohort), self.cohort.patients, self.split, labelled)
 
-    def _train_from_scratch(self, cell: Cell, job: PretrainJob, draw: int, labelled: Indices) -> ClassifierScores:
+    def _train(self, cell: Cell, job: PretrainJob, draw: int, labelled: Indices) -> ClassifierScores:
         """Train encoder and classifier on the labelled images alone; only the scores and the log are kept."""
-        name = f"supervised-{cell.fraction!r}-seed{cell.seed}-draw{draw}"
-        options = replace(self.config.supervised, seed=cell.seed, label_fraction=cell.fraction)
+        readout = parse_arm(cell.arm).readout
+        options: FinetuneConfig = getattr(self.config, str(readout.trains))
+        encoder = (
+            first_encoder(job, self.cohort) if readout.from_scratch else load_encoder(self.folder.checkpoint(job.name))
+        )
+        name = f"{quote(cell.arm, safe=' ')}-{cell.fraction!r}-seed{cell.seed}-draw{draw}"
         held_out = self.split.validation
         model = finetune(
             self.accelerator,
             self.folder,
-            options,
-            first_encoder(job, self.cohort),
+            replace(options, seed=cell.seed, label_fraction=cell.fraction),
+            encoder,
             job,
             self.cohort,
             labelled,

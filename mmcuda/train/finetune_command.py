@@ -57,7 +57,7 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     main = accelerator.is_main_process
     if main and (single := [name for name in cohort.targets if name not in learnt]):
         print(f"{'labels':<{LABEL}}{', '.join(single)}: one class among {len(labelled)} labelled images, left out")
-    key: Key = {"pretraining": job.method, "label_fraction": options.label_fraction, "seed": options.seed}
+    key: Key = {"pretraining": job.method.name, "label_fraction": options.label_fraction, "seed": options.seed}
     setting = (accelerator, folder, options, encoder, job, cohort, labelled)
     if options.folds:
         folds = cross_validate(*setting, fold_of, split.test, validation)

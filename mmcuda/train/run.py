@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -22,10 +23,12 @@ from mmcuda.data.split import Split
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import EncoderScores, score_encoder
+from mmcuda.evaluate.rows import Row
 from mmcuda.models.description import read_description
 from mmcuda.models.encoder import check_encoder
 from mmcuda.models.storage import load_encoder
 from mmcuda.report import findings, write_report
+from mmcuda.report.results import Results
 from mmcuda.train.checkpoint import load_data, load_pretraining
 from mmcuda.train.config import EvaluateConfig, TrainConfig
 from mmcuda.train.config_file import check_same, load_config, save_config
@@ -98,7 +101,7 @@ def score_checkpoint(
         to_device(load_encoder(checkpoint), device),
         cohort,
         split,
-        pretraining=job.method,
+        pretraining=job.method.name,
         seed=job.seed,
         label_fractions=options.label_fractions,
         draws=options.draws,
@@ -141,7 +144,7 @@ class TrainRun:
                 pretrain(self.accelerator, self.folder, job, self.cohort, self.split)
         if main:
             results = self._score()
-            self._write_embedding()
+            self._write_embedding(results.tables.metrics)
             print(probe_table(results.tables.metrics))
             print(*findings(self.folder.root), sep="\n")
             print(f"{'report':<{LABEL}}{write_report(self.folder.root)}", flush=True)
@@ -149,25 +152,25 @@ class TrainRun:
     def _score(self) -> ScoreFiles:
         results = ScoreFiles.load(self.folder)
         for job in self.config.jobs():
-            if not results.has(job.method, job.seed):
+            if not results.has(job.method.name, job.seed):
                 with self._timed("evaluate"):
                     checkpoint = self.folder.checkpoint(job.name)
                     scores = score_checkpoint(
                         checkpoint, self.cohort, self.split, self.config.evaluate, self.accelerator.device
                     )
-                    results.add(scores, job.method, job.seed)
+                    results.add(scores, job.method.name, job.seed)
                     results.save(self.folder, self.cohort, self.split)
         return results
 
-    def _write_embedding(self) -> None:
-        """Write the test images' features: of the clinical encoder, or of the last one compared if there is none."""
-        rows = self.split.test
-        methods = self.config.pretrainings
-        method = "clinical" if "clinical" in methods else methods[-1]
-        job = next(job for job in self.config.jobs() if job.method == method)
+    def _write_embedding(self, rows_of_metrics: list[Row]) -> None:
+        """Write the test images' features by the encoder that the report is about, with its name."""
+        rows, jobs = self.split.test, self.config.jobs()
+        name = Results(pd.DataFrame(rows_of_metrics)).subject
+        job = next(job for job in jobs if job.method.name == name)
         encoder = load_encoder(self.folder.checkpoint(job.name))
         features = extract_features(to_device(encoder, self.accelerator.device), self.cohort.images, rows)
-        write_arrays(self.folder.root / "embedding.npz", describe_rows(self.cohort, rows) | {"features": features})
+        whose = {"encoder": np.array(name), "seed": np.array(job.seed), "features": features}
+        write_arrays(self.folder.root / "embedding.npz", describe_rows(self.cohort, rows) | whose)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

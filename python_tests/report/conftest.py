@@ -119,14 +119,15 @@ def _write_arrays(folder: Path, rng: np.random.Generator, levels: dict[str, floa
     group = rng.integers(0, 4, N_TEST)
     diameter = 4 + 5 * group + rng.normal(0, 1, N_TEST)
     diameter[::9] = np.nan
-    if "clinical" in levels:
-        np.savez(
-            folder / "embedding.npz",
-            features=(rng.normal(0, 1, (4, 16))[group] * 2 + rng.normal(0, 1, (N_TEST, 16))).astype(np.float32),
-            patients=np.array([f"LIDC-IDRI-{i // 3:04d}" for i in range(N_TEST)]),
-            **{"clinical.subtlety": group.astype(float), "clinical.diameter": diameter},
-            **{f"target.{name}": targets[:, index] for index, name in enumerate(TARGETS)},
-        )
+    np.savez(
+        folder / "embedding.npz",
+        encoder=np.array(list(levels)[-1]),
+        seed=np.array(0),
+        features=(rng.normal(0, 1, (4, 16))[group] * 2 + rng.normal(0, 1, (N_TEST, 16))).astype(np.float32),
+        patients=np.array([f"LIDC-IDRI-{i // 3:04d}" for i in range(N_TEST)]),
+        **{"clinical.subtlety": group.astype(float), "clinical.diameter": diameter},
+        **{f"target.{name}": targets[:, index] for index, name in enumerate(TARGETS)},
+    )
     y, x = np.mgrid[-1:1:32j, -1:1:32j]
     angle = np.arctan2(y, x)
     images = [

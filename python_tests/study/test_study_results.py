@@ -75,7 +75,9 @@ def test_the_table_says_at_which_fraction_the_baseline_is_as_good():
     levels = {("simclr", 0.1): 0.6, ("simclr", 1.0): 0.8, ("clinical", 0.1): 0.7, ("clinical", 1.0): 0.9}
     found = dict(scores(*key, seed, level) for key, level in levels.items() for seed in (0, 1))
     del found[Cell("simclr", 1.0, 1)]
-    config = StudyConfig(arms=("simclr", "clinical"), seeds=2, evaluate=EvaluateConfig(label_fractions=(0.1, 1.0)))
+    config = StudyConfig(
+        arms=("simclr", "clinical"), baseline="simclr", seeds=2, evaluate=EvaluateConfig(label_fractions=(0.1, 1.0))
+    )
     table = result_table(config, found).set_index(["arm", "label_fraction", "target"])
     row = table.loc[("clinical", 0.1, "mean")]
     assert row["baseline_fraction"] == pytest.approx(np.sqrt(0.1), rel=0.05)  # halfway on the logarithmic scale

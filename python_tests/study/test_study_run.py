@@ -112,7 +112,15 @@ def test_the_same_labelled_patients_serve_all_arms(whole):
             ["--arms", "[simclr,clinical:sise]"],
             "the arm clinical:sise must name a clinical label of size, grade: did you",
         ),
-        (["--arms", "[simclr,clinicl]"], "--arms must be among random, imagenet, simclr, "),
+        (["--arms", "[simclr,clinicl]"], "arms must be among random, imagenet, simclr, "),
+        (
+            ["--methods.simclr.labels", "[size]"],
+            "simclr has no option labels: it is an option of clinical and shuffled",
+        ),
+        (["--methods.clinical.labels", "[size]"], "clinical: an arm of a study chooses its labels itself"),
+        (["--methods.shuffled.temperature", "2"], "methods.shuffled: shuffled has the options of clinical: set"),
+        (["--arms", "[simclr]", "--methods.clinical.temperature", "2"], "methods.clinical: no arm has this method"),
+        (["--methods.simclr.temperature", "-1"], "simclr.temperature must be positive and finite, got -1"),
         (
             ["--baseline", "random"],
             "--baseline must be among the arms simclr, supervised, clinical-input, clinical:size",

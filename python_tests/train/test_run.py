@@ -98,3 +98,17 @@ def test_a_finished_run_is_not_repeated(whole, no_report):
     before = weights.stat().st_mtime_ns, (folder / "metrics.json").stat().st_mtime_ns
     assert "finished before" in run(folder, "--resume")
     assert (weights.stat().st_mtime_ns, (folder / "metrics.json").stat().st_mtime_ns) == before
+
+
+def test_the_map_is_of_the_encoder_that_the_report_names(tmp_path):
+    folder = tmp_path / "run"
+    quick = ["--evaluate.label_fractions", "[1.0]", "--evaluate.bootstrap", "5", "--pretrain.epochs", "1"]
+    run(folder, "--pretrainings", "[simclr,random]", "--data.test_fraction", "0.9", "--data.image_size", "16", *quick)
+    features = tmp_path / "features.npz"
+    with np.load(folder / "embedding.npz") as shown:
+        name = f"{shown['encoder']}-seed{shown['seed']}"
+        assert main(["embed", str(folder / "checkpoints" / name), "--out", str(features)]) == 0
+        with np.load(features) as arrays:
+            np.testing.assert_allclose(shown["features"], arrays["features"][arrays["split"] == "test"], atol=1e-5)
+        assert f"the features of the {shown['encoder']} encoder" in (folder / "report.html").read_text()
+    assert name == "simclr-seed0"
