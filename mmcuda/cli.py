@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 COMMANDS = {
-    "train": "pretrain encoders, probe them at several label fractions, and report: all in one folder",
-    "study": "compare pretrainings and other baselines over label fractions and seeds, with paired differences",
+    "train": "compare clinical pretraining with its baselines at several label fractions, and report",
+    "study": "the same for any arms (methods, labels, readouts), over several seeds",
     "pretrain": "pretrain one encoder",
     "finetune": "train a classifier on a pretrained encoder",
     "evaluate": "score a pretrained encoder by linear probes",
@@ -138,13 +138,13 @@ def _parsers(
 def _add_options(parser: ArgumentParser, command: str, tree: Mapping[str, Any]) -> None:
     from mmcuda.data.config import CacheConfig, CheckConfig, DataConfig
     from mmcuda.predict.config import ExportConfig, PredictConfig
-    from mmcuda.study.config import StudyConfig
+    from mmcuda.study.config import StudyConfig, TrainConfig
     from mmcuda.train import config
     from mmcuda.train.config_file import add_options
     from mmcuda.train.finetune_config import FinetuneConfig
 
     kinds: dict[str, Any] = {
-        "train": config.TrainConfig,
+        "train": TrainConfig,
         "study": StudyConfig,
         "pretrain": config.PretrainJob,
         "finetune": FinetuneConfig,
@@ -205,10 +205,10 @@ def _choices(words: list[str]) -> tuple[list[str], dict[str, Any]]:
         from mmcuda.train.config import PretrainJob
 
         return method_choice(words, PretrainJob().method.name)
-    if words[0] == "study":
-        from mmcuda.study.config import StudyConfig
+    if words[0] in ("train", "study"):
+        from mmcuda.study.config import StudyConfig, TrainConfig
 
-        return words, study_choice(words, StudyConfig().arms)
+        return words, study_choice(words, (StudyConfig if words[0] == "study" else TrainConfig)().arms)
     return words, {}
 
 
@@ -263,4 +263,12 @@ def _selfcheck(arguments: list[str]) -> int:
     return selfcheck(**vars(parser.parse_args(arguments)))
 
 
-PLAIN: dict[str, Callable[[list[str]], int]] = {"info": _info, "selfcheck": _selfcheck}
+def _task(arguments: list[str]) -> int:
+    """Do one task of a study: what ``--processes`` starts."""
+    from mmcuda.study.processes import run_task
+
+    run_task(Path(arguments[0]), arguments[1])
+    return 0
+
+
+PLAIN: dict[str, Callable[[list[str]], int]] = {"info": _info, "selfcheck": _selfcheck, "_task": _task}

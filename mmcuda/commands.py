@@ -7,11 +7,12 @@ from typing import Any
 
 
 def _train(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.config import TrainConfig
-    from mmcuda.train.run import TrainRun
+    from mmcuda.study.config import TrainConfig
+    from mmcuda.study.run import StudyRun
+    from mmcuda.train.config_file import build
 
     out, resume = values.pop("out"), values.pop("resume")
-    TrainRun(TrainConfig(**values), out, resume, command).run()
+    StudyRun(build(TrainConfig, values), out, resume, command).run()
 
 
 def _study(values: dict[str, Any], command: str) -> None:

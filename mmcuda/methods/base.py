@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, TypeVar
+from urllib.parse import quote
 
 from torch import Tensor, nn
 
@@ -19,7 +20,12 @@ from mmcuda.train.batches import Batch, TrainingSet
 ENTRY_POINTS = "mmcuda.methods"  # group by which installed packages add methods: name = "package.module:Class"
 
 Role = Literal["untrained", "given", "reference", "control", "proposed"]
-COLUMNS = {"clinical": "clinical labels", "targets": "targets", "text": "columns of text", "tabular": "columns beside"}
+COLUMNS = {
+    "clinical": "clinical labels",
+    "targets": "targets",
+    "text": "columns of text",
+    "tabular": "columns beside the image",
+}
 
 
 @dataclass(frozen=True)
@@ -184,3 +190,8 @@ def check_options(name: str, options: Iterable[str], of_the_arm: Collection[str]
             owners = [other for other, method in registered_methods().items() if option in method.options()]
             whose = f": it is an option of {' and '.join(owners)}" if owners else did_you_mean(option, known)
             raise UserError(f"{name} has no option {option}{whose}")
+
+
+def encoder_name(method: str, labels: Iterable[str], seed: int) -> str:
+    """Return the name of an encoder's logs and checkpoint; labels are quoted, since they may hold any character."""
+    return "-".join([method, *(quote(label, safe=" ") for label in labels), f"seed{seed}"])

@@ -117,7 +117,7 @@ def draw_embedding(embedding: Embedding, cohort: CohortSummary, plots: Path) -> 
     alt = f"Two-dimensional map of {len(chosen)} test images, {colored}."
     drawn = f"{len(chosen):,}" if len(chosen) == count else f"{len(chosen):,} of {count:,}"
     caption = (
-        f"t-SNE of the features of the {embedding.encoder} encoder (seed {embedding.seed}) on {drawn} test images, "
+        f"t-SNE of the features of the encoder of {embedding.arm} (seed {embedding.seed}) on {drawn} test images, "
         f"{colored}. "
         "Neighbourhoods carry meaning here; distances between far groups do not."
     )
@@ -125,12 +125,12 @@ def draw_embedding(embedding: Embedding, cohort: CohortSummary, plots: Path) -> 
 
 
 def draw_training(logs: dict[tuple[str, int], pd.DataFrame], plots: Path) -> Picture:
-    """Draw loss, learning rate, throughput and data wait over the steps, one line a pretraining."""
+    """Draw loss, learning rate, throughput and data wait over the steps, one line an encoder."""
     fig = Figure(figsize=(WIDTH, 4.3))
     loss, rate, speed, wait = fig.subplots(2, 2, sharex=True).flat
     names = list(dict.fromkeys(name for name, _ in logs))
     for index, name in enumerate(names):
-        seeds = pd.concat([log for (pretraining, _), log in logs.items() if pretraining == name])
+        seeds = pd.concat([log for (arm, _), log in logs.items() if arm == name])
         mean = seeds.groupby("step").mean()
         smooth = mean.ewm(span=max(1, len(mean) / 25)).mean()
         color = parse_arm(name).color
@@ -155,6 +155,6 @@ def draw_training(logs: dict[tuple[str, int], pd.DataFrame], plots: Path) -> Pic
     alt = f"Four line charts over the training steps of {', '.join(names)}: {shown}."
     caption = (
         "Pretraining: mean over seeds, smoothed (faint: the loss of every step). Losses are shown above their value at "
-        "the end, which the table gives: different pretrainings have different positives, so levels do not compare."
+        "the end, which the table gives: different methods have different losses, so levels do not compare."
     )
     return finish(fig, plots, "training", alt, caption)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mmcuda.errors import UserError, did_you_mean
-from mmcuda.methods import Method, Random, Role, SimCLR, registered_methods
+from mmcuda.methods import Method, Random, Role, SimCLR, encoder_name, registered_methods
 from mmcuda.study.readouts import PROBE, READOUTS, SCRATCH, VALUES, Readout
 
 EACH = "each"  # in place of a label
@@ -60,6 +60,11 @@ class Arm:
     def role(self) -> Role:
         """Its part in a comparison."""
         return "reference" if self.readout in (SCRATCH, VALUES) else self.method.role
+
+    def encoder(self, seed: int) -> str | None:
+        """Return the name of the checkpoint and logs of its encoder in a run folder; None where it keeps none."""
+        labels = () if self.label is None else (self.label,)
+        return None if self.readout.from_scratch else encoder_name(self.method.name, labels, seed)
 
     def place(self, roles: Sequence[Role], labels: Sequence[str] = ()) -> tuple[int, ...]:
         """Return a key to sort arms by: role, readout, method, label; all labels together come last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from mmcuda.data.augment import Augment
 from mmcuda.data.config import DataConfig
@@ -56,6 +57,9 @@ class StudyConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     augment: Augment = field(default_factory=Augment)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    start: Literal["scratch", "weights"] = "scratch"
+    """Where encoder weights are given: methods that train begin with random weights all the same (scratch), so that
+    arms differ in their method alone, or with these weights."""
     methods: Methods = field(default_factory=dict)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     supervised: FinetuneConfig = field(default_factory=from_scratch)
@@ -111,3 +115,15 @@ class StudyConfig:
     def all_seeds(self) -> range:
         """The seeds."""
         return range(self.first_seed, self.first_seed + self.seeds)
+
+
+@dataclass(frozen=True)
+class TrainConfig(StudyConfig):
+    """The study of ``mmcuda train``: what clinical pretraining is worth, with one seed."""
+
+    arms: tuple[str, ...] = ("random", "simclr", "shuffled", "clinical")
+    """What to compare, METHOD[:LABEL][+READOUT]; `mmcuda study --help` tells them all."""
+    seeds: int = 1
+    """Number of seeds of every arm; tables show the standard deviation over them."""
+    start: Literal["scratch", "weights"] = "weights"
+    """Where encoder weights are given: methods that train begin with these weights, or with random ones (scratch)."""

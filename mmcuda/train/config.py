@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 from mmcuda.data.augment import Augment
 from mmcuda.data.config import DataConfig
 from mmcuda.errors import UserError, check_positive, check_range
-from mmcuda.methods import Clinical, Method, get_method
+from mmcuda.methods import Clinical, Method, encoder_name
 
 Precision = Literal["no", "bf16", "fp16"]
 
@@ -132,45 +131,5 @@ class PretrainJob:
 
     @property
     def name(self) -> str:
-        """Name of the job's logs and checkpoint in a run folder; quoted, since a label may hold any character."""
-        labels = "".join(f"-{quote(label, safe=' ')}" for label in self.method.label_names)
-        return f"{self.method.name}{labels}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The whole flow: pretrain, probe at several label fractions, report."""
-
-    pretrainings: tuple[str, ...] = ("random", "simclr", "shuffled", "clinical")
-    """Pretrainings to compare."""
-    seeds: int = 1
-    """Number of seeds per pretraining; tables show the standard deviation over them."""
-    first_seed: int = 0
-    """The first seed; the others follow."""
-    data: DataConfig = field(default_factory=DataConfig)
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    augment: Augment = field(default_factory=Augment)
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-
-    def __post_init__(self) -> None:
-        if not self.pretrainings or len(set(self.pretrainings)) < len(self.pretrainings):
-            raise UserError(f"--pretrainings must be one or more different names, got {list(self.pretrainings)}")
-        check_range("--seeds", self.seeds, 1)
-        check_range("--first_seed", self.first_seed, 0)
-        self.jobs()  # each checks itself
-
-    def jobs(self) -> list[PretrainJob]:
-        """Return the pretrainings in the order they are run: seed by seed."""
-        return [
-            PretrainJob(
-                method=get_method(method)(),
-                seed=seed,
-                data=self.data,
-                encoder=self.encoder,
-                augment=self.augment,
-                pretrain=self.pretrain,
-            )
-            for seed in range(self.first_seed, self.first_seed + self.seeds)
-            for method in self.pretrainings
-        ]
+        """Name of the job's logs and checkpoint in a run folder."""
+        return encoder_name(self.method.name, self.method.label_names, self.seed)

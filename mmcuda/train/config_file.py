@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import jsonargparse
 import yaml
+from accelerate import Accelerator
 
 from mmcuda.errors import UserError
 from mmcuda.methods import Method, Methods, check_options, get_method, make_method, registered_methods
-from mmcuda.train.folder import write_text
+from mmcuda.train.folder import RunFolder, write_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -169,3 +170,24 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def open_folder(
+    out: Path, config: DataclassInstance, resume: bool, accelerator: Accelerator, may_differ: Collection[str] = ()
+) -> RunFolder:
+    """Open a run folder for ``config``: a new one, or one of the same configuration to continue.
+
+    Options named in ``may_differ`` may change when a run is continued; the folder then has their new values.
+
+    Raises:
+        UserError: if the folder holds files and ``resume`` is false, cannot be written, or holds another configuration.
+    """
+    folder = RunFolder(out)
+    if accelerator.is_main_process:
+        folder.open(resume)
+        if folder.config.exists():
+            check_same(folder.config, load_config(type(config), folder.config), config, may_differ)
+        if may_differ or not folder.config.exists():
+            save_config(config, folder.config)
+    accelerator.wait_for_everyone()
+    return folder

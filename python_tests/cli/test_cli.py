@@ -30,7 +30,7 @@ def fails(capsys, *arguments, code=2):
             ["train", "--out", "x", "--data", "olive"],
             "--data.source: expected one of 'lidc', 'table', 'olives', 'mimic-cxr', got olive",
         ),
-        (["train", "--out", "x", "--pretrainings", "clinical"], "--pretrainings: expected a list such as [a,b], got"),
+        (["train", "--out", "x", "--arms", "clinical"], "--arms: expected a list such as [a,b], got"),
         (["train", "--out", "x", "--config", "no.yaml"], "--config: File does not exist"),
         (["train", "--out", "x", "--encoder.name", "resnet19"], "--encoder.name must be an architecture of timm"),
         (["train"], "the option --out is required"),

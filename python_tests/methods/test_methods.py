@@ -18,6 +18,7 @@ from mmcuda.methods import (
     Random,
     Shuffled,
     SimCLR,
+    base,
     get_method,
     make_method,
     register_method,
@@ -170,3 +171,20 @@ def test_no_code_outside_the_methods_decides_by_the_name_of_one():
                 continue
             found += [f"{path.relative_to(package)}:{node.lineno}" for word in words if word in names]
     assert found == []
+
+
+def test_another_package_adds_a_method_by_an_entry_point(monkeypatch):
+    @dataclass(frozen=True)
+    class Theirs(Method):
+        name = "theirs"
+        summary = "a method of another package"
+
+    class Entry:
+        def load(self):
+            return Theirs
+
+    monkeypatch.setattr(base, "_methods", dict(base._methods))
+    monkeypatch.setattr(base, "entry_points", lambda group: [Entry()] if group == "mmcuda.methods" else [])
+    base._load_entry_points.cache_clear()
+    assert get_method("theirs") is Theirs
+    base._load_entry_points.cache_clear()

@@ -3,8 +3,8 @@ import pytest
 from mmcuda.errors import UserError
 from mmcuda.methods import Clinical, Random, Shuffled, SimCLR
 from mmcuda.study.arms import EACH, SHOWN, baseline_of, expand, parse_arm, subject_of
-from mmcuda.study.cells import Cell, all_cells, encoder_job, make_tasks
-from mmcuda.study.config import StudyConfig
+from mmcuda.study.cells import Cell, all_cells, encoder_job, name_tasks
+from mmcuda.study.config import StudyConfig, TrainConfig
 from mmcuda.train.config import EncoderConfig, EvaluateConfig, PretrainConfig
 from mmcuda.train.config_file import load_config, save_config
 from mmcuda.train.finetune_config import FinetuneConfig
@@ -61,7 +61,7 @@ def test_what_reads_one_encoder_is_one_task_and_training_from_scratch_one_a_cell
     )
     cells = all_cells(config)
     assert len(set(cells)) == 5 * 2 * 2
-    tasks = make_tasks(config, cells)
+    tasks = name_tasks(config, cells).values()
     names = [(task.encoder.name, len(task.cells)) for task in tasks]
     assert names[:4] == [("simclr-seed0", 6), ("random-seed0", 1), ("random-seed0", 1), ("clinical-bcva-seed0", 2)]
     assert len(tasks) == 8
@@ -78,6 +78,9 @@ def test_only_imagenet_starts_from_the_weights(tmp_path):
     assert {job.pretrain.epochs for job in jobs.values()} == {5}
     assert jobs["clinical:DRT/ME"].method.labels == ("DRT/ME",)
     assert jobs["clinical-input"] == jobs["simclr"]
+    config = TrainConfig(encoder=encoder).with_labels(LABELS)
+    jobs = {arm: encoder_job(config, Cell(arm, 1.0, 3)) for arm in config.arms}
+    assert {arm for arm, job in jobs.items() if not job.start.starts_trained} == {"random"}
 
 
 def test_an_arm_is_a_method_a_label_and_a_readout():

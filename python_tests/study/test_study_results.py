@@ -3,6 +3,7 @@ import pytest
 
 from mmcuda.evaluate.bootstrap import differences
 from mmcuda.evaluate.rows import METRICS
+from mmcuda.evaluate.tables import Tables
 from mmcuda.study.cells import Cell, CellScores
 from mmcuda.study.config import StudyConfig
 from mmcuda.study.results import over_seeds, result_table
@@ -68,7 +69,7 @@ def scores(arm, fraction, seed, level):
         }
         for target, value in names.items()
     ]
-    return cell, CellScores(rows, values, np.zeros((1, 20, 2)))
+    return cell, CellScores(Tables(metrics=rows), values, np.zeros((1, 20, 2)))
 
 
 def test_the_table_says_at_which_fraction_the_baseline_is_as_good():
@@ -98,7 +99,7 @@ def test_scores_survive_the_file_and_damage_is_told(tmp_path):
     path = tmp_path / "arm" / "cell.npz"
     values.write(path)
     again = CellScores.read(path)
-    assert again.rows == values.rows
+    assert again.tables == values.tables
     np.testing.assert_array_equal(again.aurocs, values.aurocs)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cell.npz cannot be read: .* Delete it and continue with --resume"):

@@ -5,12 +5,12 @@ import pytest
 from mmcuda.data import DataConfig
 from mmcuda.errors import UserError
 from mmcuda.methods import Clinical, ImageNet, SimCLR
+from mmcuda.study.config import TrainConfig
 from mmcuda.train.config import (
     EncoderConfig,
     EvaluateConfig,
     PretrainConfig,
     PretrainJob,
-    TrainConfig,
 )
 
 
@@ -30,12 +30,12 @@ from mmcuda.train.config import (
         (lambda: EvaluateConfig(draws=0), "draws must be at least 1, got 0"),
         (lambda: PretrainJob(seed=-1), "--seed must be at least 0, got -1"),
         (lambda: PretrainJob(ImageNet()), "imagenet needs weights: give --encoder.weights FILE"),
-        (lambda: TrainConfig(pretrainings=("imagenet",)), "imagenet needs weights: give --encoder.weights FILE"),
+        (lambda: TrainConfig(arms=("imagenet",)), "the arm imagenet needs --encoder.weights FILE"),
         (
             lambda: EncoderConfig(pretrained=True, weights=Path("w.safetensors")),
             "--encoder.weights and --encoder.pretrained exclude each other",
         ),
-        (lambda: TrainConfig(pretrainings=("clinical", "clinical")), "--pretrainings must be one or more different"),
+        (lambda: TrainConfig(arms=("clinical", "clinical")), "--arms must be one or more different"),
         (lambda: TrainConfig(seeds=0), "--seeds must be at least 1, got 0"),
     ],
 )
@@ -43,11 +43,6 @@ def test_a_value_out_of_range_names_its_option(build, message):
     with pytest.raises(UserError) as error:
         build()
     assert str(error.value).startswith(message)
-
-
-def test_jobs_run_every_pretraining_at_every_seed():
-    jobs = TrainConfig(pretrainings=("simclr", "clinical"), seeds=2, first_seed=3).jobs()
-    assert [job.name for job in jobs] == ["simclr-seed3", "clinical-seed3", "simclr-seed4", "clinical-seed4"]
 
 
 def test_a_job_is_named_after_its_labels():

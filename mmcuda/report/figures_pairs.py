@@ -1,4 +1,4 @@
-"""The figure of a study: paired differences from the baseline."""
+"""The figure of the paired differences from the baseline."""
 
 from __future__ import annotations
 
