@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mmcuda.arguments import method_choice, scan, spell_out, study_choice
 from mmcuda.commands import RUN, RUN_DATA
 from mmcuda.errors import Unfinished, UserError, did_you_mean
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 COMMANDS = {
-    "train": "pretrain encoders, probe them at several label fractions, and report: all in one folder",
-    "study": "compare pretrainings and other baselines over label fractions and seeds, with paired differences",
+    "train": "compare clinical pretraining with its baselines at several label fractions, and report",
+    "study": "the same for any arms (methods, labels, readouts), over several seeds",
     "pretrain": "pretrain one encoder",
     "finetune": "train a classifier on a pretrained encoder",
     "evaluate": "score a pretrained encoder by linear probes",
@@ -90,21 +91,27 @@ def _run(arguments: list[str]) -> int:
         )
     import jsonargparse
 
-    parser, subparser = _parsers(prog, commands, command)
+    words, tree = _choices(_with_defaults(words))
+    parser, subparser = _parsers(prog, commands, command, tree)
     try:
-        options = parser.parse_args(_with_defaults(parser, _expand_data(words)))
+        options = parser.parse_args(words)
     except jsonargparse.ArgumentError as error:
         raise UserError(_one_line(str(error), subparser or parser)) from error
     except SystemExit as stop:  # --help, --version and --print_config end here
         return int(stop.code or 0)
-    values = dict(parser.instantiate(options)[options.subcommand])
+    values = parser.instantiate(options)[options.subcommand].as_dict()
     for name in ("config", "study_config", "debug"):
         values.pop(name, None)
     return runs[options.subcommand](values, shlex.join(["mmcuda", *arguments])) or 0
 
 
-def _parsers(prog: str, commands: Mapping[str, str], command: str) -> tuple[ArgumentParser, ArgumentParser | None]:
-    """Return the parser, and the parser of ``command``; the other commands get no options, which saves imports."""
+def _parsers(
+    prog: str, commands: Mapping[str, str], command: str, tree: Mapping[str, Any]
+) -> tuple[ArgumentParser, ArgumentParser | None]:
+    """Return the parser, and the parser of ``command``; the other commands get no options, which saves imports.
+
+    ``tree`` names the methods whose options there are.
+    """
     import jsonargparse
 
     import mmcuda
@@ -123,20 +130,21 @@ def _parsers(prog: str, commands: Mapping[str, str], command: str) -> tuple[Argu
         subparser = jsonargparse.ArgumentParser(description=purpose, exit_on_error=False)
         if name == command:
             chosen = subparser
-            _add_options(subparser, name)
+            _add_options(subparser, name, tree)
         subcommands.add_subcommand(name, subparser, help=purpose)
     return parser, chosen
 
 
-def _add_options(parser: ArgumentParser, command: str) -> None:
+def _add_options(parser: ArgumentParser, command: str, tree: Mapping[str, Any]) -> None:
     from mmcuda.data.config import CacheConfig, CheckConfig, DataConfig
     from mmcuda.predict.config import ExportConfig, PredictConfig
-    from mmcuda.study.config import StudyConfig
+    from mmcuda.study.config import StudyConfig, TrainConfig
     from mmcuda.train import config
+    from mmcuda.train.config_file import add_options
     from mmcuda.train.finetune_config import FinetuneConfig
 
     kinds: dict[str, Any] = {
-        "train": config.TrainConfig,
+        "train": TrainConfig,
         "study": StudyConfig,
         "pretrain": config.PretrainJob,
         "finetune": FinetuneConfig,
@@ -165,37 +173,43 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     if command in ("train", "study", "pretrain", "finetune"):
         parser.add_argument("--resume", action="store_true", help="continue the run in the folder of --out")
     if command in kinds:
-        parser.add_class_arguments(kinds[command], skip={"data"} if command in DATA_OF_CHECKPOINT else None)
+        add_options(parser, kinds[command], tree, skip={"data"} if command in DATA_OF_CHECKPOINT else ())
     if command in DATA_OF_CHECKPOINT:
         parser.add_class_arguments(DataConfig, "data")
 
 
-def _expand_data(arguments: list[str]) -> list[str]:
-    """Let ``--data lidc`` mean ``--data.source lidc``."""
-    return [re.sub(r"^--data(?=$|=)", "--data.source", argument) for argument in arguments]
-
-
-def _with_defaults(parser: ArgumentParser, arguments: list[str]) -> list[str]:
+def _with_defaults(words: list[str]) -> list[str]:
     """Let what is saved be the defaults: the options of the run with --resume, else the data of the checkpoint.
 
     The options in a study's CONFIG come over them.
     """
-    command = arguments[0]
-    if "--resume" not in arguments and command not in (*DATA_OF_CHECKPOINT, "study"):
-        return arguments
-    options = parser.parse_args(arguments)[command]
-    saved = options.out / "config.yaml"
-    configs = []
-    if "--resume" in arguments and saved.is_file():
+    words = spell_out(words)
+    positional, options = scan(words)
+    given = dict(options)
+    command, configs = words[0], []
+    saved = Path(given.get("--out", "")) / "config.yaml"
+    if "--resume" in given and saved.is_file():
         configs.append(str(saved))
-    elif command in DATA_OF_CHECKPOINT:
+    elif command in DATA_OF_CHECKPOINT and len(positional) > 1:
         from mmcuda.train.checkpoint import data_defaults
 
-        other_source = any(argument.startswith("--data.source") for argument in arguments)
-        configs.append(json.dumps({"data": data_defaults(options.checkpoint, other_source)}))
-    if options.get("study_config"):
-        configs.append(str(options.study_config))
-    return [command, *(word for config in configs for word in ("--config", config)), *arguments[1:]]
+        configs.append(json.dumps({"data": data_defaults(Path(positional[1]), "--data.source" in given)}))
+    if command == "study":
+        configs += positional[1:]
+    return [command, *(word for config in configs for word in ("--config", config)), *words[1:]]
+
+
+def _choices(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the command line and the tree that names its methods."""
+    if words[0] == "pretrain":
+        from mmcuda.train.config import PretrainJob
+
+        return method_choice(words, PretrainJob().method.name)
+    if words[0] in ("train", "study"):
+        from mmcuda.study.config import StudyConfig, TrainConfig
+
+        return words, study_choice(words, (StudyConfig if words[0] == "study" else TrainConfig)().arms)
+    return words, {}
 
 
 def _one_line(message: str, parser: argparse.ArgumentParser) -> str:
@@ -258,4 +272,12 @@ def _selfcheck(arguments: list[str]) -> int:
     return selfcheck(**vars(parser.parse_args(arguments)))
 
 
-PLAIN: dict[str, Callable[[list[str]], int]] = {"info": _info, "selfcheck": _selfcheck}
+def _task(arguments: list[str]) -> int:
+    """Do one task of a study: what ``--processes`` starts."""
+    from mmcuda.study.processes import run_task
+
+    run_task(Path(arguments[0]), arguments[1])
+    return 0
+
+
+PLAIN: dict[str, Callable[[list[str]], int]] = {"info": _info, "selfcheck": _selfcheck, "_task": _task}

@@ -7,27 +7,30 @@ from typing import Any
 
 
 def _train(values: dict[str, Any], command: str) -> None:
-    from mmcuda.train.config import TrainConfig
-    from mmcuda.train.run import TrainRun
+    from mmcuda.study.config import TrainConfig
+    from mmcuda.study.run import StudyRun
+    from mmcuda.train.config_file import build
 
     out, resume = values.pop("out"), values.pop("resume")
-    TrainRun(TrainConfig(**values), out, resume, command).run()
+    StudyRun(build(TrainConfig, values), out, resume, command).run()
 
 
 def _study(values: dict[str, Any], command: str) -> None:
     from mmcuda.study.config import StudyConfig
     from mmcuda.study.run import StudyRun
+    from mmcuda.train.config_file import build
 
     out, resume = values.pop("out"), values.pop("resume")
-    StudyRun(StudyConfig(**values), out, resume, command).run()
+    StudyRun(build(StudyConfig, values), out, resume, command).run()
 
 
 def _pretrain(values: dict[str, Any], command: str) -> None:
     from mmcuda.train.commands import pretrain_command
     from mmcuda.train.config import PretrainJob
+    from mmcuda.train.config_file import build
 
     out, resume = values.pop("out"), values.pop("resume")
-    pretrain_command(PretrainJob(**values), out, resume)
+    pretrain_command(build(PretrainJob, values), out, resume)
 
 
 def _finetune(values: dict[str, Any], command: str) -> None:

@@ -32,3 +32,8 @@ def extract_features(
         batch = torch.from_numpy(images[rows[start : start + batch_size]]).to(device)
         outputs.append(encoder(batch.float() / 255).float().cpu().numpy())
     return np.concatenate(outputs)
+
+
+def to_device(encoder: nn.Module, device: torch.device) -> nn.Module:
+    """Return the encoder on ``device``, in the memory format that convolutions are fastest in."""
+    return encoder.to(device).to(memory_format=torch.channels_last)

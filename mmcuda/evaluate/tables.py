@@ -83,14 +83,6 @@ def score_tables(
     return tables
 
 
-def score_images(
-    key: Key, cohort: Cohort, split: Split, classifiers: Sequence[ClassifierScores], weights: Floats, rule: Rule
-) -> list[Row]:
-    """Return the rows by image alone; arguments as of ``score_tables``."""
-    judged = _judge(classifiers, target_matrix(cohort), rule)
-    return _image_rows(key, cohort, split, classifiers, judged, weights)
-
-
 def _image_rows(
     key: Key,
     cohort: Cohort,

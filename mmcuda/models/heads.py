@@ -27,12 +27,16 @@ class ProjectionHead(nn.Module):
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and projection head: views [B, V, C, H, W] to L2-normalised projections [B, V, D]."""
+    """Encoder, projection head and loss; called it maps views [B, V, C, H, W] to L2-normalised projections [B, V, D].
 
-    def __init__(self, encoder: nn.Module, hidden: int, out_features: int) -> None:
+    The loss is a part of the model so that what it learns, such as a temperature, is learnt and saved with it.
+    """
+
+    def __init__(self, encoder: nn.Module, hidden: int, out_features: int, criterion: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = ProjectionHead(feature_size(encoder), hidden, out_features)
+        self.criterion = criterion
 
     def forward(self, views: Tensor) -> Tensor:
         """Return the projections of ``views``."""

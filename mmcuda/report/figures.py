@@ -18,25 +18,6 @@ WIDTH = 8.2  # inches of a figure as wide as the page allows
 INK = "#1c1d1f"  # text and axes; the page's own text colour in the SVG
 BLUE = "#0072b2"  # too dark for a dark page, which shows the palette's sky blue in its place
 
-# Okabe-Ito: distinguishable without red-green. Grey stands for "nothing learned" and "no value".
-COLORS = {
-    "random": "#8a8a8a",
-    "imagenet": "#e69f00",
-    "simclr": BLUE,
-    "supervised": "#009e73",
-    "clinical-input": INK,
-    "shuffled": "#cc79a7",
-    "clinical": "#d55e00",
-}
-MARKERS = {
-    "random": "s",
-    "imagenet": "^",
-    "simclr": "o",
-    "supervised": "P",
-    "clinical-input": "X",
-    "shuffled": "v",
-    "clinical": "D",
-}
 NEGATIVE, POSITIVE, NO_VALUE = "#56b4e9", "#d55e00", "#9a9a9a"
 
 STYLE: dict[str, Any] = {
@@ -68,16 +49,6 @@ STYLE: dict[str, Any] = {
     ),
     "grid.color": INK,
 }
-
-
-def color_of(name: str) -> str:
-    """Return the colour of a pretraining; those with one clinical label have that of all labels together."""
-    return COLORS.get(name, COLORS["clinical"])
-
-
-def marker_of(name: str) -> str:
-    """Return the marker of a pretraining, a small diamond for one clinical label."""
-    return MARKERS.get(name, "d")
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from mmcuda.report.figures import COLORS, NEGATIVE, NO_VALUE, POSITIVE, WIDTH, Picture, finish
+from mmcuda.report.figures import NEGATIVE, NO_VALUE, POSITIVE, WIDTH, Picture, finish
 from mmcuda.report.run import CohortSummary, Embedding, Samples
+from mmcuda.study.arms import parse_arm
 
 SAMPLES_PER_ROW = 8
 MAP_POINTS = 2000
@@ -87,7 +88,7 @@ def _target_panel(axes: Axes, points: np.ndarray, name: str, values: np.ndarray)
     axes.set_title(f"target: {name}")
 
 
-def draw_embedding(embedding: Embedding, cohort: CohortSummary, encoder: str, plots: Path) -> Picture:
+def draw_embedding(embedding: Embedding, cohort: CohortSummary, plots: Path) -> Picture:
     """Draw the 2-D map twice: coloured by a clinical label and by a target.
 
     The clinical label is ``diameter`` where there is one, else the first; the target is the first with two classes.
@@ -116,22 +117,23 @@ def draw_embedding(embedding: Embedding, cohort: CohortSummary, encoder: str, pl
     alt = f"Two-dimensional map of {len(chosen)} test images, {colored}."
     drawn = f"{len(chosen):,}" if len(chosen) == count else f"{len(chosen):,} of {count:,}"
     caption = (
-        f"t-SNE of the features of {encoder} on {drawn} test images, {colored}. "
+        f"t-SNE of the features of the encoder of {embedding.arm} (seed {embedding.seed}) on {drawn} test images, "
+        f"{colored}. "
         "Neighbourhoods carry meaning here; distances between far groups do not."
     )
     return finish(fig, plots, "embedding", alt, caption)
 
 
 def draw_training(logs: dict[tuple[str, int], pd.DataFrame], plots: Path) -> Picture:
-    """Draw loss, learning rate, throughput and data wait over the steps, one line a pretraining."""
+    """Draw loss, learning rate, throughput and data wait over the steps, one line an encoder."""
     fig = Figure(figsize=(WIDTH, 4.3))
     loss, rate, speed, wait = fig.subplots(2, 2, sharex=True).flat
     names = list(dict.fromkeys(name for name, _ in logs))
     for index, name in enumerate(names):
-        seeds = pd.concat([log for (pretraining, _), log in logs.items() if pretraining == name])
+        seeds = pd.concat([log for (arm, _), log in logs.items() if arm == name])
         mean = seeds.groupby("step").mean()
         smooth = mean.ewm(span=max(1, len(mean) / 25)).mean()
-        color = COLORS[name]
+        color = parse_arm(name).color
         end = smooth["loss"].iloc[-1]  # the losses lie far apart; what each has learned does not
         loss.plot(mean.index, mean["loss"] - end, color=color, linewidth=0.7, alpha=0.3)
         loss.plot(mean.index, smooth["loss"] - end, color=color, label=name)
@@ -153,6 +155,6 @@ def draw_training(logs: dict[tuple[str, int], pd.DataFrame], plots: Path) -> Pic
     alt = f"Four line charts over the training steps of {', '.join(names)}: {shown}."
     caption = (
         "Pretraining: mean over seeds, smoothed (faint: the loss of every step). Losses are shown above their value at "
-        "the end, which the table gives: different pretrainings have different positives, so levels do not compare."
+        "the end, which the table gives: different methods have different losses, so levels do not compare."
     )
     return finish(fig, plots, "training", alt, caption)

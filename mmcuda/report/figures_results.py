@@ -6,22 +6,30 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from mmcuda.report.figures import COLORS, INK, MARKERS, WIDTH, Picture, color_of, finish, marker_of, panels
+from mmcuda.report.figures import INK, WIDTH, Picture, finish, panels
 from mmcuda.report.results import Results
 from mmcuda.report.run import Predictions
 from mmcuda.report.wording import decimal, headline, interval_meaning, percent
+from mmcuda.study.arms import parse_arm
 
 CALIBRATION_BINS = 8
 GRID = np.linspace(0, 1, 101)  # common false positive rates, or recalls, on which the seeds are averaged
 
-# (pretraining, labels [n], probabilities of each seed [n]) of one target
+# (arm, labels [n], probabilities of each seed [n]) of one target
 Scored = tuple[str, np.ndarray, list[np.ndarray]]
+
+
+def look_of(name: str) -> dict[str, Any]:
+    """Return colour, marker and line of an arm's curves."""
+    arm = parse_arm(name)
+    return {"color": arm.color, "marker": arm.marker, "linestyle": arm.readout.line}
 
 
 def _spread(values: list[float], gap: float) -> list[float]:
@@ -35,19 +43,19 @@ def _spread(values: list[float], gap: float) -> list[float]:
 
 
 def _draw_curves(axes: Axes, results: Results) -> None:
-    """Draw one line with interval bars per pretraining, named at its right end."""
+    """Draw one line with interval bars per arm, named at its right end."""
     ends: dict[str, float] = {}
-    for index, name in enumerate(results.pretrainings):
+    for index, name in enumerate(results.shown_in_curves()):
         scores = [(fraction, results.score(name, fraction)) for fraction in results.fractions]
         scores = [(fraction, score) for fraction, score in scores if not math.isnan(score.value)]
         if not scores:
             continue
-        dodge = 1 + 0.025 * (index - (len(results.pretrainings) - 1) / 2)
+        dodge = 1 + 0.025 * (index - (len(results.shown_in_curves()) - 1) / 2)
         x = [fraction * dodge for fraction, _ in scores]
         y = [score.value for _, score in scores]
         below = [max(0.0, np.nan_to_num(score.value - score.low)) for _, score in scores]
         above = [max(0.0, np.nan_to_num(score.high - score.value)) for _, score in scores]
-        axes.errorbar(x, y, yerr=[below, above], color=color_of(name), marker=marker_of(name), elinewidth=0.9, zorder=3)
+        axes.errorbar(x, y, yerr=[below, above], elinewidth=0.9, zorder=3, **look_of(name))
         ends[name] = y[-1]
     if ends:
         low, high = axes.get_ylim()
@@ -58,7 +66,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
                 (results.fractions[-1], place),
                 xytext=(14, 0),
                 textcoords="offset points",
-                color=color_of(name),
+                color=parse_arm(name).color,
                 va="center",
                 fontweight="bold",
                 annotation_clip=False,
@@ -66,7 +74,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
 
 
 def draw_label_efficiency(results: Results, scored_targets: list[str], plots: Path) -> Picture:
-    """Draw the mean AUROC of ``scored_targets`` over the label fraction, one line a pretraining."""
+    """Draw the mean AUROC of ``scored_targets`` over the label fraction, one line an arm."""
     fig = Figure(figsize=(WIDTH, 3.7))
     axes = fig.subplots()
     axes.set_xscale("log")
@@ -89,7 +97,7 @@ def draw_label_efficiency(results: Results, scored_targets: list[str], plots: Pa
     axes.yaxis.set_major_formatter(lambda value, _: decimal(value))
     values = "; ".join(
         f"{name} " + ", ".join(decimal(results.score(name, fraction).value) for fraction in results.fractions)
-        for name in results.pretrainings
+        for name in results.shown_in_curves()
     )
     fractions = ", ".join(percent(fraction) for fraction in results.fractions)
     alt = f"Line chart of the mean AUROC at {fractions} of the labelled patients: {values}. {headline(results)}"
@@ -111,16 +119,16 @@ def draw_label_efficiency(results: Results, scored_targets: list[str], plots: Pa
     return finish(fig, plots, "label_efficiency", alt, caption)
 
 
-def _scored(predictions: Predictions, target: int, fraction: float, pretrainings: Iterable[str]) -> list[Scored]:
+def _scored(predictions: Predictions, target: int, fraction: float, arms: Iterable[str]) -> list[Scored]:
     """Return what one target's panel shows: the test images with a label, the classifiers that saw both classes."""
     labels = predictions.targets[:, target]
     known = ~np.isnan(labels)
     found = []
-    for name in pretrainings:
+    for name in arms:
         columns = [
             values[known, target]
-            for (pretraining, share, _), values in predictions.probabilities.items()
-            if pretraining == name and math.isclose(share, fraction)
+            for (arm, share, _), values in predictions.probabilities.items()
+            if arm == name and math.isclose(share, fraction)
         ]
         seeds = [column for column in columns if not np.isnan(column).any()]
         if seeds:
@@ -135,7 +143,7 @@ def _roc_panel(axes: Axes, scored: Scored) -> None:
         false_positive, true_positive, _ = roc_curve(labels, probabilities)
         curves.append(np.interp(GRID, false_positive, true_positive))
     sensitivity = np.mean(curves, axis=0)
-    axes.plot(np.r_[0, GRID], np.r_[0, sensitivity], color=COLORS[name], label=name)
+    axes.plot(np.r_[0, GRID], np.r_[0, sensitivity], label=name, **look_of(name) | {"marker": ""})
 
 
 def _precision_recall_panel(axes: Axes, scored: Scored) -> None:
@@ -145,7 +153,7 @@ def _precision_recall_panel(axes: Axes, scored: Scored) -> None:
         precision, recall, _ = precision_recall_curve(labels, probabilities)
         found = recall > 0  # without a true positive the precision is a convention (1) or 0, not a point of the curve
         curves.append(np.interp(GRID, recall[found][::-1], precision[found][::-1]))  # [::-1]: recall ascends
-    axes.plot(GRID, np.mean(curves, axis=0), color=COLORS[name], label=name)
+    axes.plot(GRID, np.mean(curves, axis=0), label=name, **look_of(name) | {"marker": ""})
 
 
 def _calibration_panel(axes: Axes, scored: Scored) -> None:
@@ -155,19 +163,19 @@ def _calibration_panel(axes: Axes, scored: Scored) -> None:
     bins = [part for part in np.array_split(np.argsort(probabilities), CALIBRATION_BINS) if len(part)]
     predicted = [probabilities[part].mean() for part in bins]
     frequency = [observed[part].mean() for part in bins]
-    axes.plot(predicted, frequency, color=COLORS[name], marker=MARKERS[name], label=name, linewidth=1.2)
+    axes.plot(predicted, frequency, label=name, linewidth=1.2, **look_of(name))
 
 
 def _grid_of_targets(
     predictions: Predictions,
     shown: list[int],
     fraction: float,
-    pretrainings: list[str],
+    arms: list[str],
     draw: Callable[[Axes, Scored], None],
 ) -> tuple[Figure, list[Axes]]:
     fig, axes = panels(len(shown))
     for panel, target in zip(axes, shown, strict=True):
-        scored = _scored(predictions, target, fraction, pretrainings)
+        scored = _scored(predictions, target, fraction, arms)
         for entry in scored:
             draw(panel, entry)
         panel.set_title("\n".join(textwrap.wrap(predictions.names[target], 24)))
@@ -187,13 +195,13 @@ def draw_target_curves(
     context = f"with {percent(fraction)} of the labelled patients"
     over_seeds = f", mean of {len(results.seeds)} seeds" if results.several_seeds else ""
     names = ", ".join(predictions.names[target] for target in shown)
-    draw_all = (predictions, shown, fraction, results.pretrainings)
+    draw_all = (predictions, shown, fraction, results.shown_in_curves())
 
     fig, axes = _grid_of_targets(*draw_all, _roc_panel)
     for panel in axes:
         panel.plot([0, 1], [0, 1], color=INK, linewidth=0.7, linestyle=":", zorder=1)
         panel.set(xlabel="false positive rate", ylabel="sensitivity" if panel is axes[0] else "")
-    alt = f"ROC curves {context}, a panel for each target: {names}; one line per pretraining, chance as the diagonal."
+    alt = f"ROC curves {context}, a panel for each target: {names}; one line per arm, chance as the diagonal."
     roc_caption = (
         f"ROC curves {context}{over_seeds}. Dotted: chance. Probabilities are means over the draws of labelled "
         "patients, so a curve can enclose more than the table's AUROC, which is a mean over draws."
@@ -205,7 +213,7 @@ def draw_target_curves(
         prevalence = float(np.nanmean(predictions.targets[:, target]))
         panel.axhline(prevalence, color=INK, linewidth=0.7, linestyle=":", zorder=1)
         panel.set(xlabel="recall", ylabel="precision" if panel is axes[0] else "")
-    alt = f"Precision-recall curves {context}, a panel for each target: {names}; one line per pretraining."
+    alt = f"Precision-recall curves {context}, a panel for each target: {names}; one line per arm."
     caption = f"Precision-recall curves {context}{over_seeds}. Dotted: the share of positives, what chance would give."
     precision_recall = finish(fig, plots, "precision_recall", alt, caption)
 

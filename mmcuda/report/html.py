@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,6 +20,9 @@ from mmcuda.report.metric_tables import (
 from mmcuda.report.results import Results
 from mmcuda.report.run import Run
 from mmcuda.report.wording import (
+    DASH,
+    decimal,
+    difference_text,
     duration,
     finding_details,
     headline,
@@ -27,16 +30,7 @@ from mmcuda.report.wording import (
     needed_text,
     percent,
     score_text,
-    signed,
 )
-
-MEANINGS = {
-    "random": "an untrained encoder: what the classifier gets without any pretraining",
-    "imagenet": "the weights that the encoder starts from, of natural images as a rule, without any pretraining here",
-    "simclr": "contrastive pretraining without labels: two views of one image are the positives",
-    "shuffled": "the control: clinical pretraining with the labels shuffled among the images",
-    "clinical": "contrastive pretraining whose positives share a clinical label",
-}
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class ScoreCell:
 
 @dataclass(frozen=True)
 class ScoreGroup:
-    """The rows of one target: pretraining -> one cell per label fraction."""
+    """The rows of one target: arm -> one cell per label fraction."""
 
     target: str
     rows: dict[str, list[ScoreCell]]
@@ -57,9 +51,9 @@ class ScoreGroup:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One pretraining's training in numbers."""
+    """The pretraining of one arm's encoder in numbers."""
 
-    pretraining: str
+    arm: str
     seeds: int
     steps: int
     epochs: int
@@ -70,12 +64,12 @@ class TrainingRow:
 
 
 def score_table(results: Results, targets: list[str], metric: str) -> list[ScoreGroup]:
-    """Return the results table of ``metric``: a group per target, a row per pretraining, a cell per label fraction."""
+    """Return the results table of ``metric``: a group per target, a row per arm, a cell per label fraction."""
     groups = []
     for target in targets:
-        rows: dict[str, list[ScoreCell]] = {name: [] for name in results.pretrainings}
+        rows: dict[str, list[ScoreCell]] = {name: [] for name in results.arm_names}
         for fraction in results.fractions:
-            scores = {name: results.score(name, fraction, target, metric) for name in results.pretrainings}
+            scores = {name: results.score(name, fraction, target, metric) for name in results.arm_names}
             known = [score.value for score in scores.values() if not math.isnan(score.value)]
             for name, score in scores.items():
                 best = len(known) > 1 and score.value == max(known)
@@ -85,15 +79,18 @@ def score_table(results: Results, targets: list[str], metric: str) -> list[Score
 
 
 def training_table(logs: Mapping[tuple[str, int], pd.DataFrame]) -> list[TrainingRow]:
-    """Return one row per pretraining: medians over all steps, the loss at the end averaged over seeds."""
+    """Return one row per encoder, named by the arm that probes it.
+
+    Medians over all steps; the loss at the end, averaged over seeds.
+    """
     rows = []
     for name in dict.fromkeys(name for name, _ in logs):
-        tables = [table for (pretraining, _), table in logs.items() if pretraining == name]
+        tables = [table for (arm, _), table in logs.items() if arm == name]
         steps = pd.concat(tables)
         last_epoch = [table.loc[table["epoch"] == table["epoch"].max(), "loss"].mean() for table in tables]
         rows.append(
             TrainingRow(
-                pretraining=name,
+                arm=name,
                 seeds=len(tables),
                 steps=int(steps["step"].nunique()),
                 epochs=int(steps["epoch"].nunique()),
@@ -116,21 +113,48 @@ def page_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(percent=percent, duration=duration, signed=signed)
+    environment.filters.update(percent=percent, duration=duration)
     return environment
 
 
-def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str, Picture]) -> tuple[str, str]:
+def difference_rows(results: Results) -> dict[str, list[tuple[str, str]]]:
+    """Return arm -> paired difference from the baseline and its p in words, at every label fraction."""
+    found = {(row.arm, row.label_fraction): row for row in results.differences().itertuples()}
+    return {
+        arm: [
+            (difference_text(row.difference, row.difference_low, row.difference_high), decimal(row.p))
+            if (row := found.get((arm, fraction)))
+            else (DASH, DASH)
+            for fraction in results.fractions
+        ]
+        for arm in results.arm_names
+        if any(arm == name for name, _ in found)
+    }
+
+
+def needed_rows(results: Results) -> dict[str, list[str]]:
+    """Return arm -> the label fraction at which the baseline is as good, for the arm at every label fraction."""
+
+    def needed(arm: str, fraction: float) -> str:
+        comparison = results.compare(arm, fraction)
+        return needed_text(comparison, results) if comparison else DASH
+
+    arms = [arm for arm in results.arm_names if arm != results.baseline]
+    return {arm: [needed(arm, fraction) for fraction in results.fractions] for arm in arms}
+
+
+def render(
+    run: Run, scored: list[str], pictures: Mapping[str, Picture], missing: Sequence[str] = ()
+) -> tuple[str, str]:
     """Return report.html and the model card.
 
     Args:
         run: the run folder as read.
-        results: its metrics, summarised.
         scored: names of the targets that enter the mean.
         pictures: figures by name; a name that is absent is a figure that this run has no data for.
+        missing: cells that are not there, in words.
     """
-    environment = page_environment()
-    environment.filters["score"] = lambda score: score_text(score, results.several_seeds)
+    environment, results = page_environment(), run.results
     left_out = [target.name for target in run.cohort.targets if target.name not in scored]
     values = {
         "run": run,
@@ -140,11 +164,14 @@ def render(run: Run, results: Results, scored: list[str], pictures: Mapping[str,
         "pictures": pictures,
         "scored": scored,
         "left_out": left_out,
+        "missing": missing,
         "headline": headline(results),
         "details": finding_details(results, run.cohort.train.patients),
         "interval": f"{'±' if results.several_seeds else 'Brackets'}: {interval_meaning(results)}.",
-        "meanings": {name: MEANINGS[name] for name in results.pretrainings},
-        "saved": [(row, needed_text(row, results)) for row in results.labels_saved()],
+        "meanings": {arm.name: arm.meaning for arm in results.arms},
+        "trains": [arm.name for arm in results.arms if arm.readout.trains],
+        "differences": difference_rows(results),
+        "needed": needed_rows(results),
         "auroc": score_table(results, ["mean", *scored], "auroc"),
         "auprc": score_table(results, ["mean", *scored], "auprc"),
         "decisions": decision_table(results, run.metrics, ["mean", *scored]),

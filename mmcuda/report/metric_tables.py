@@ -24,7 +24,7 @@ class MetricTable:
     """Numbers, a group of rows a target."""
 
     name: str  # id on the page
-    rows_are: str  # what a row of a group is, such as "pretraining"
+    rows_are: str  # what a row of a group is, such as "arm"
     heads: tuple[str, ...]
     groups: dict[str, dict[str, list[str]]]  # target -> row -> cells
     notes: list[str]  # why cells are empty
@@ -32,17 +32,15 @@ class MetricTable:
 
 def decision_table(results: Results, metrics: pd.DataFrame, targets: list[str]) -> MetricTable:
     """Return what decisions at the thresholds are worth; ``metrics`` are the rows of metrics.json."""
-    groups = _by_pretraining(results, targets, DECISIONS, spread=False)
+    groups = _by_arm(results, targets, DECISIONS, spread=False)
     rows = metrics[(metrics["label_fraction"] == results.headline_fraction) & metrics["target"].isin(targets)]
-    notes = _notes(rows[rows["target"] != "mean"], "pretraining")
-    return MetricTable("decisions", "pretraining", tuple(DECISIONS), groups, notes)
+    notes = _notes(rows[rows["target"] != "mean"], "arm")
+    return MetricTable("decisions", "arm", tuple(DECISIONS), groups, notes)
 
 
 def exact_matches(results: Results) -> dict[str, str]:
-    """Return by pretraining the share of images whose targets are all decided rightly; none where it is undefined."""
-    scores = {
-        name: results.score(name, results.headline_fraction, "mean", "exact_match") for name in results.pretrainings
-    }
+    """Return by arm the share of images whose targets are all decided rightly; none where it is undefined."""
+    scores = {name: results.score(name, results.headline_fraction, "mean", "exact_match") for name in results.arm_names}
     return {
         name: score_text(score, results.several_seeds) for name, score in scores.items() if not math.isnan(score.value)
     }
@@ -50,27 +48,29 @@ def exact_matches(results: Results) -> dict[str, str]:
 
 def calibration_table(results: Results, targets: list[str]) -> MetricTable:
     """Return the errors of the probabilities."""
-    groups = _by_pretraining(results, targets, CALIBRATION)
-    return MetricTable("calibration-errors", "pretraining", tuple(CALIBRATION), groups, [])
+    groups = _by_arm(results, targets, CALIBRATION)
+    return MetricTable("calibration-errors", "arm", tuple(CALIBRATION), groups, [])
 
 
 def level_table(results: Results, levels: pd.DataFrame, targets: list[str]) -> MetricTable | None:
     """Return the AUROC by image, bag and patient; None where an image is all there is. ``levels``: levels.json."""
     if levels.empty:
         return None
-    of_level = {"image": results} | {str(level): Results(rows) for level, rows in levels.groupby("level")}
+    of_level = {"image": results} | {
+        str(level): Results(rows, results.arm_names) for level, rows in levels.groupby("level")
+    }
     groups = {
         target: {
             name: [
                 score_text(r.score(name, results.headline_fraction, target), r.several_seeds) for r in of_level.values()
             ]
-            for name in results.pretrainings
+            for name in results.arm_names
         }
         for target in targets
     }
     rows = levels[(levels["label_fraction"] == results.headline_fraction) & levels["target"].isin(targets)]
     notes = _notes(rows[rows["auroc"].isna() | (rows["target"] == "mean")], "level")
-    return MetricTable("levels", "pretraining", tuple(f"by {level}" for level in of_level), groups, notes)
+    return MetricTable("levels", "arm", tuple(f"by {level}" for level in of_level), groups, notes)
 
 
 def subgroup_tables(results: Results, subgroups: pd.DataFrame, targets: list[str]) -> dict[str, MetricTable]:
@@ -78,14 +78,14 @@ def subgroup_tables(results: Results, subgroups: pd.DataFrame, targets: list[str
     if subgroups.empty:
         return {}
     shown = subgroups[
-        (subgroups["pretraining"] == results.subject) & (subgroups["label_fraction"] == results.headline_fraction)
+        (subgroups["arm"] == results.subject) & (subgroups["label_fraction"] == results.headline_fraction)
     ]
     tables: dict[str, MetricTable] = {}
     for column, of_column in shown.groupby("subgroup", sort=False):
         groups: dict[str, dict[str, list[str]]] = {target: {} for target in targets}
         for (target, value), rows in of_column.groupby(["target", "value"], sort=False):
             if target in groups:
-                scores = Results(rows)
+                scores = Results(rows, [results.subject])
                 cells = [
                     scores.score(results.subject, results.headline_fraction, target, m) for m in SUBGROUPS.values()
                 ]
@@ -100,7 +100,7 @@ def subgroup_tables(results: Results, subgroups: pd.DataFrame, targets: list[str
     return tables
 
 
-def _by_pretraining(
+def _by_arm(
     results: Results, targets: Iterable[str], metrics: Mapping[str, str], spread: bool = True
 ) -> dict[str, dict[str, list[str]]]:
     """Return the cells of ``metrics`` (heads of the columns -> keys of the rows), with or without their spread."""
@@ -111,7 +111,7 @@ def _by_pretraining(
     return {
         target: {
             name: [cell(results.score(name, results.headline_fraction, target, metric)) for metric in metrics.values()]
-            for name in results.pretrainings
+            for name in results.arm_names
         }
         for target in targets
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.evaluate.rows import METRICS
-from mmcuda.report.run import PRETRAININGS
+from mmcuda.study.arms import SHOWN, baseline_of, parse_arm, subject_of
 
 HEADLINE_FRACTION = 0.05
 
@@ -44,22 +44,33 @@ class Results:
     bootstrap over test patients that came with the rows (AUROC only).
 
     Args:
-        metrics: a row for every pretraining, label fraction, seed and target, and for the targets' mean.
-        order: names of the pretrainings in the order in which they are shown.
-        baseline: the one that the others are compared with; by default the first of simclr, imagenet, random.
+        metrics: a row for every arm, label fraction, seed and target, and for the targets' mean.
+        order: names of the arm_names in the order in which they are shown; by default that of their roles.
+        baseline: the one that the others are compared with; by default that of their roles.
+        table: rows of results.csv, with the paired differences from the baseline.
     """
 
-    def __init__(self, metrics: pd.DataFrame, order: Sequence[str] = PRETRAININGS, baseline: str | None = None) -> None:
+    def __init__(
+        self,
+        metrics: pd.DataFrame,
+        order: Sequence[str] = (),
+        baseline: str | None = None,
+        table: pd.DataFrame | None = None,
+    ) -> None:
         self.seeds = sorted(int(seed) for seed in metrics["seed"].unique())
         self.several_seeds = len(self.seeds) > 1
         self.fractions = sorted(float(fraction) for fraction in metrics["label_fraction"].unique())
-        present = set(metrics["pretraining"])
-        self.pretrainings = [name for name in order if name in present]
-        self._baseline = baseline
+        present = list(dict.fromkeys(metrics["arm"]))
+        arms = {name: parse_arm(name) for name in present}
+        labels = [arm.label for arm in arms.values() if arm.label is not None]
+        default = sorted(present, key=lambda name: arms[name].place(SHOWN, labels))
+        self.arm_names = [name for name in order or default if name in present]
+        self.arms = [arms[name] for name in self.arm_names]
+        self._baseline, self._table = baseline, table
         self._scores: dict[tuple[str, str, str, float], Score] = {}
-        for (target, pretraining, fraction), rows in metrics.groupby(["target", "pretraining", "label_fraction"]):
+        for (target, arm, fraction), rows in metrics.groupby(["target", "arm", "label_fraction"]):
             for metric in rows.columns.intersection(["auroc", *METRICS]):
-                self._scores[metric, target, pretraining, float(fraction)] = self._score(rows, metric)
+                self._scores[metric, target, arm, float(fraction)] = self._score(rows, metric)
 
     def _score(self, rows: pd.DataFrame, metric: str) -> Score:
         value = float(rows[metric].mean())
@@ -70,9 +81,9 @@ class Results:
             return Score(value, float(rows["auroc_low"].mean()), float(rows["auroc_high"].mean()))
         return Score(value, math.nan, math.nan)
 
-    def score(self, pretraining: str, fraction: float, target: str = "mean", metric: str = "auroc") -> Score:
+    def score(self, arm: str, fraction: float, target: str = "mean", metric: str = "auroc") -> Score:
         """Return one score; ``UNDEFINED`` where the run has no such row."""
-        return self._scores.get((metric, target, pretraining, fraction), UNDEFINED)
+        return self._scores.get((metric, target, arm, fraction), UNDEFINED)
 
     @property
     def headline_fraction(self) -> float:
@@ -81,26 +92,25 @@ class Results:
 
     @property
     def subject(self) -> str:
-        """The pretraining that the report is about."""
-        of_one_label = [name for name in self.pretrainings if name.startswith("clinical:")]
-        order = ("clinical", *of_one_label, "simclr", "imagenet", "shuffled", "random", *self.pretrainings)
-        present = [name for name in order if name in self.pretrainings]
-        return next((name for name in present if name != self._baseline), present[0])
+        """The arm that the report is about."""
+        return subject_of(self.arms, self._baseline).name
 
     @property
     def baseline(self) -> str | None:
-        """The pretraining it is compared with."""
-        order = (self._baseline,) if self._baseline else ("simclr", "imagenet", "random", "shuffled")
-        return next((name for name in order if name in self.pretrainings and name != self.subject), None)
+        """The arm it is compared with."""
+        if self._baseline is None:
+            found = baseline_of(self.arms)
+            return found.name if found else None
+        return self._baseline if self._baseline in self.arm_names and self._baseline != self.subject else None
 
-    def fraction_needed(self, pretraining: str, level: float, target: str = "mean") -> float | None:
-        """Return the smallest label fraction at which ``pretraining`` reaches the AUROC ``level`` of a target.
+    def fraction_needed(self, arm: str, level: float, target: str = "mean") -> float | None:
+        """Return the smallest label fraction at which ``arm`` reaches the AUROC ``level`` of a target.
 
         Between the fractions measured the AUROC is taken as linear in log(fraction). None where it never gets there.
         """
         before: tuple[float, float] | None = None
         for fraction in self.fractions:
-            value = self.score(pretraining, fraction, target).value
+            value = self.score(arm, fraction, target).value
             if math.isnan(value):
                 continue
             if value >= level:
@@ -111,29 +121,34 @@ class Results:
         return None
 
     def untrained_targets(self, targets: list[str]) -> dict[float, list[str]]:
-        """Return, by label fraction, which ``targets`` some pretraining has no AUROC for: its labels show one class."""
+        """Return, by label fraction, which ``targets`` some arm has no AUROC for: its labels show one class."""
         missing = {
             fraction: [
                 target
                 for target in targets
-                if any(math.isnan(self.score(name, fraction, target).value) for name in self.pretrainings)
+                if any(math.isnan(self.score(name, fraction, target).value) for name in self.arm_names)
             ]
             for fraction in self.fractions
         }
         return {fraction: names for fraction, names in missing.items() if names}
 
     def compare(self, subject: str, fraction: float) -> LabelsSaved | None:
-        """Compare a pretraining with the baseline at one label fraction; None where one of them has no mean AUROC."""
+        """Compare a arm with the baseline at one label fraction; None where one of them has no mean AUROC."""
         score = self.score(subject, fraction)
         baseline = self.score(self.baseline, fraction) if self.baseline else UNDEFINED
         if not self.baseline or math.isnan(score.value) or math.isnan(baseline.value):
             return None
         return LabelsSaved(fraction, score, baseline, self.fraction_needed(self.baseline, score.value))
 
-    def labels_saved(self) -> list[LabelsSaved]:
-        """Compare the subject with the baseline at every label fraction where both have a mean AUROC."""
-        rows = [self.compare(self.subject, fraction) for fraction in self.fractions]
-        return [row for row in rows if row]
+    def differences(self, target: str = "mean") -> pd.DataFrame:
+        """Return the rows of results.csv that differ from the baseline by a known amount; empty without that table."""
+        if self._table is None:
+            return pd.DataFrame(columns=["arm", "label_fraction", "difference"])
+        return self._table[(self._table["target"] == target) & self._table["difference"].notna()]
+
+    def shown_in_curves(self) -> list[str]:
+        """Return the arms that get a curve: more could not be told apart, so those of a single label have none."""
+        return [arm.name for arm in self.arms if arm.label is None or arm.name in (self.baseline, self.subject)]
 
     def headline_comparison(self) -> LabelsSaved | None:
         """Return the comparison at ``headline_fraction``."""

@@ -16,12 +16,16 @@ import pandas as pd
 
 from mmcuda.errors import UserError
 from mmcuda.evaluate.rows import METRICS
+from mmcuda.report.results import Results
+from mmcuda.study.arms import Arm, parse_arm
 
-PRETRAININGS = ("random", "imagenet", "simclr", "shuffled", "clinical")
-UNTRAINED = ("random", "imagenet")  # encoders as they are: without a log
 NUMBERS = (
     *("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", *METRICS),
     *("n_train", "n_test", "n_positive"),
+)
+TABLE_COLUMNS = (
+    *("arm", "label_fraction", "target", "baseline", "pairs"),
+    *("difference", "difference_low", "difference_high", "p"),
 )
 LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait", "augmentation")
 
@@ -98,13 +102,16 @@ class Predictions:
 
     targets: np.ndarray  # [n_test, T] in {0, 1, NaN = no label}
     names: tuple[str, ...]  # T names
-    probabilities: dict[tuple[str, float, int], np.ndarray]  # (pretraining, label fraction, seed) -> [n_test, T]
+    probabilities: dict[tuple[str, float, int], np.ndarray]  # (arm, label fraction, seed) -> [n_test, T]
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Encoder features of the test images."""
+    """Features of the test images, and the encoder that they are of."""
 
+    arm: str
+    seed: int
+    encoder: str  # name of its checkpoint
     features: np.ndarray  # [n, F]
     clinical: dict[str, np.ndarray]  # name -> [n], NaN = missing
     targets: dict[str, np.ndarray]  # name -> [n], NaN = no label
@@ -127,20 +134,23 @@ class Run:
     config: str  # config.yaml as written
     environment: Environment
     cohort: CohortSummary
+    results: Results  # metrics.json and results.csv
     metrics: pd.DataFrame  # rows of metrics.json, null as NaN
     levels: pd.DataFrame  # rows of levels.json; empty where an image is all there is
     subgroups: pd.DataFrame  # rows of subgroups.json; empty without subgroups
     predictions: Predictions
-    embedding: Embedding | None  # None where no features were kept
+    embedding: Embedding | None  # None where no encoder was kept
     samples: Samples
-    logs: dict[tuple[str, int], pd.DataFrame]  # (pretraining, seed) -> LOG_COLUMNS
+    logs: dict[tuple[str, int], pd.DataFrame]  # (arm, seed) -> LOG_COLUMNS
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong with one file into one message that names it."""
     if not path.is_file():
-        raise UserError(f"{path}: file is missing; a report needs the complete run folder of `mmcuda train`")
+        raise UserError(
+            f"{path}: file is missing; a report needs the complete folder of `mmcuda train` or `mmcuda study`"
+        )
     try:
         yield
     except UserError:
@@ -186,15 +196,14 @@ def read_cohort(path: Path) -> CohortSummary:
 def _read_rows(path: Path, *keys: str) -> pd.DataFrame:
     with _reading(path):
         rows = pd.DataFrame(json.loads(path.read_text()))
-        missing = [name for name in (*keys, "pretraining", "target", *NUMBERS, "note") if name not in rows]
+        missing = [name for name in (*keys, "arm", "target", *NUMBERS, "note") if name not in rows]
         if missing:
             raise UserError(f"{path}: expected rows with {', '.join(missing)}, got columns {list(rows.columns)}")
         for name in NUMBERS:
             rows[name] = pd.to_numeric(rows[name])
         rows["note"] = rows["note"].fillna("")
-        unknown = sorted(set(rows["pretraining"]) - set(PRETRAININGS))
-        if unknown:
-            raise UserError(f"{path}: pretraining must be one of {', '.join(PRETRAININGS)}, got {', '.join(unknown)}")
+        for name in set(rows["arm"]):
+            parse_arm(name)
         return rows
 
 
@@ -203,7 +212,7 @@ def _read_predictions(path: Path) -> Predictions:
         targets = arrays["targets"]
         probabilities: dict[tuple[str, float, int], np.ndarray] = {}
         for key in arrays.files:
-            parts = re.fullmatch(r"(\w+)/([\d.e+-]+)/seed(\d+)", key)
+            parts = re.fullmatch(r"(.+)/([\d.e+-]+)/seed(\d+)", key)
             if parts:
                 values = arrays[key]
                 if values.shape != targets.shape:
@@ -219,7 +228,8 @@ def _read_embedding(path: Path) -> Embedding:
             kind, dot, name = key.partition(".")
             if dot and kind in named:
                 named[kind][name] = arrays[key]
-        return Embedding(arrays["features"], named["clinical"], named["target"])
+        arm, seed, encoder = str(arrays["arm"]), int(arrays["seed"]), str(arrays["encoder"])
+        return Embedding(arm, seed, encoder, arrays["features"], named["clinical"], named["target"])
 
 
 def read_samples(path: Path) -> Samples:
@@ -240,16 +250,39 @@ def _read_log(path: Path) -> pd.DataFrame:
         return table
 
 
+def read_results(folder: Path) -> Results:
+    """Read metrics.json and results.csv, whose baseline the arms are compared with."""
+    metrics = _read_rows(folder / "metrics.json")
+    path = folder / "results.csv"
+    with _reading(path):
+        table = pd.read_csv(path)
+        missing = [name for name in TABLE_COLUMNS if name not in table]
+        if missing:
+            raise UserError(f"{path}: expected columns {', '.join(missing)}, got {', '.join(table.columns)}")
+    baseline = next(iter(table["baseline"].dropna()), None)
+    return Results(metrics, baseline=baseline, table=table)
+
+
+def _read_logs(folder: Path, metrics: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
+    """Read the logs of the encoders that were trained, each once, by the arm that probes it."""
+    logs: dict[tuple[str, int], pd.DataFrame] = {}
+    for name, seed in metrics[["arm", "seed"]].drop_duplicates().itertuples(index=False):
+        arm = parse_arm(name)
+        encoder = arm.encoder(int(seed))
+        if encoder and arm.method.trains:
+            logs.setdefault((Arm(arm.method, arm.label).name, int(seed)), _read_log(folder / "logs" / f"{encoder}.csv"))
+    return logs
+
+
 def read_run(folder: Path) -> Run:
-    """Read a run folder written by ``mmcuda train``.
+    """Read a run folder written by ``mmcuda train`` or ``mmcuda study``.
 
     Raises:
         UserError: if a file is missing or malformed; the message names the file.
     """
     metrics = _read_rows(folder / "metrics.json")
-    levels, subgroups = folder / "levels.json", folder / "subgroups.json"
-    trained = metrics.loc[~metrics["pretraining"].isin(UNTRAINED), ["pretraining", "seed"]].drop_duplicates()
-    needs_embedding = "clinical" in set(metrics["pretraining"]) or (folder / "embedding.npz").exists()
+    levels, subgroups, embedding = (folder / name for name in ("levels.json", "subgroups.json", "embedding.npz"))
+    keeps_encoder = any(parse_arm(name).encoder(0) for name in metrics["arm"].unique())
     config = folder / "config.yaml"
     with _reading(config):
         config_text = config.read_text()
@@ -258,14 +291,12 @@ def read_run(folder: Path) -> Run:
         config=config_text,
         environment=read_environment(folder / "environment.json"),
         cohort=read_cohort(folder / "cohort.json"),
+        results=read_results(folder),
         metrics=metrics,
         levels=_read_rows(levels, "level") if levels.exists() else pd.DataFrame(),
         subgroups=_read_rows(subgroups, "subgroup", "value") if subgroups.exists() else pd.DataFrame(),
         predictions=_read_predictions(folder / "predictions.npz"),
-        embedding=_read_embedding(folder / "embedding.npz") if needs_embedding else None,
+        embedding=_read_embedding(embedding) if keeps_encoder else None,
         samples=read_samples(folder / "samples.npz"),
-        logs={
-            (name, int(seed)): _read_log(folder / "logs" / f"{name}-seed{int(seed)}.csv")
-            for name, seed in trained.itertuples(index=False)
-        },
+        logs=_read_logs(folder, metrics),
     )

@@ -87,7 +87,7 @@ def headline(results: Results) -> str:
             return "No mean AUROC can be given: no target has both classes in the test set."
         return (
             f"{subject} alone: a mean AUROC of {decimal(value)} at {fraction} of the labelled patients, "
-            "with no other pretraining to compare it with."
+            "with no other arm to compare it with."
         )
     if row is None:
         return f"{subject} and {baseline} cannot be compared: a mean AUROC at {fraction} of the labels is undefined."
@@ -123,20 +123,36 @@ def in_labels(results: Results, row: LabelsSaved, train_patients: int) -> str:
 
 
 def control_finding(results: Results, row: LabelsSaved) -> str | None:
-    """Say what is left of a gain of clinical pretraining with shuffled labels; None where that was not tried."""
-    shuffled = results.score("shuffled", row.fraction).value
+    """Say what is left of the subject's gain in its control; None where there is no gain, or no control of it."""
+    subject = next(arm for arm in results.arms if arm.name == results.subject)
+    control = next((arm.name for arm in results.arms if arm.controls(subject)), None)
+    value = results.score(control, row.fraction).value if control else math.nan
     wins = row.needed is None or row.needed > row.fraction
-    if results.subject != "clinical" or not wins or math.isnan(shuffled):
+    if not wins or math.isnan(value):
         return None
-    if shuffled >= row.subject.value:
+    if value >= row.subject.value:
         return (
-            f"But clinical labels shuffled among the images do as well ({decimal(shuffled)}), "
+            f"But the control, {control}, does as well ({decimal(value)}), "
             "so the gain does not come from what the labels say."
         )
-    return (
-        f"With the clinical labels shuffled among the images it is {decimal(shuffled)} "
-        f"in place of {decimal(row.subject.value)}."
-    )
+    return f"The control, {control}, has {decimal(value)} in place of {decimal(row.subject.value)}."
+
+
+def difference_text(difference: float, low: float, high: float) -> str:
+    """Write a paired difference with its interval: ``+.044 (+.025 to +.063)``."""
+    return DASH if math.isnan(difference) else f"{signed(difference)} ({signed(low)} to {signed(high)})"
+
+
+def paired_finding(results: Results, row: LabelsSaved) -> str | None:
+    """Say how sure the subject's difference from the baseline is; None where it was not computed."""
+    pairs = results.differences()
+    found = pairs[(pairs["arm"] == results.subject) & (pairs["label_fraction"] == row.fraction)]
+    if found.empty:
+        return None
+    pair = found.iloc[0]
+    text = difference_text(pair["difference"], pair["difference_low"], pair["difference_high"])
+    seeds = f"{pair['pairs']} seeds" if pair["pairs"] > 1 else "one seed"
+    return f"The paired difference at {percent(row.fraction)} is {text}, p = {decimal(pair['p'])}, over {seeds}."
 
 
 def finding_details(results: Results, train_patients: int) -> list[str]:
@@ -144,11 +160,5 @@ def finding_details(results: Results, train_patients: int) -> list[str]:
     row = results.headline_comparison()
     if row is None:
         return []
-    sentences = [in_labels(results, row, train_patients)]
-    if row.subject.low <= row.baseline.high and row.baseline.low <= row.subject.high:
-        sentences.append(
-            f"At {percent(row.fraction)} the intervals of {results.subject} and {results.baseline} overlap: "
-            "read the difference as a tendency, not as proof."
-        )
-    control = control_finding(results, row)
-    return [*sentences, control] if control else sentences
+    sentences = [in_labels(results, row, train_patients), paired_finding(results, row), control_finding(results, row)]
+    return [sentence for sentence in sentences if sentence]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,25 +16,14 @@ from mmcuda.data.split import Split
 from mmcuda.errors import UserError
 from mmcuda.evaluate.bootstrap import mean_of_draws
 from mmcuda.evaluate.metrics import Floats, auroc_of_targets
-from mmcuda.evaluate.rows import Key, Row
-from mmcuda.evaluate.tables import ClassifierScores, score_images, target_matrix
+from mmcuda.evaluate.rows import Key
+from mmcuda.evaluate.tables import ClassifierScores, Tables, score_tables, target_matrix
 from mmcuda.evaluate.threshold import Rule
 from mmcuda.report.wording import percent
-from mmcuda.study.arms import ONE_LABEL
+from mmcuda.study.arms import parse_arm
 from mmcuda.study.config import StudyConfig
-from mmcuda.train.config import Pretraining, PretrainJob
+from mmcuda.train.config import PretrainJob
 from mmcuda.train.folder import write_arrays
-
-METHODS: dict[str, Pretraining] = {  # by which an arm's encoder is pretrained
-    "random": "random",
-    "imagenet": "imagenet",
-    "simclr": "simclr",
-    "supervised": "random",
-    "clinical-input": "simclr",
-    "shuffled": "shuffled",
-    "clinical": "clinical",
-}
-
 
 CELLS = "cells"  # folder of their scores, in a study's folder
 
@@ -59,21 +48,21 @@ class Cell:
 class CellScores:
     """What a cell ends in."""
 
-    rows: list[Row]  # one a target, and one for their mean
+    tables: Tables  # rows by image (one a target, and one for their mean), by bag and patient, by subgroup
     aurocs: Floats  # [T, 1 + R] of the test images and of their resamples, the same ones in every cell
     probabilities: Floats  # [draws, n_test, T]
 
     @property
     def mean_auroc(self) -> float | None:
         """The mean over the targets; None where it is undefined."""
-        value = self.rows[-1]["auroc"]
+        value = self.tables.metrics[-1]["auroc"]
         return None if value is None else float(value)
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = np.array(json.dumps(self.rows))
-        write_arrays(path, {"rows": rows, "aurocs": self.aurocs, "probabilities": self.probabilities})
+        tables = np.array(json.dumps(vars(self.tables)))
+        write_arrays(path, {"tables": tables, "aurocs": self.aurocs, "probabilities": self.probabilities})
 
     @classmethod
     def read(cls, path: Path) -> CellScores:
@@ -84,8 +73,9 @@ class CellScores:
         """
         try:
             with np.load(path) as arrays:
-                return cls(json.loads(str(arrays["rows"])), arrays["aurocs"], arrays["probabilities"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                tables = Tables(**json.loads(str(arrays["tables"])))
+                return cls(tables, arrays["aurocs"], arrays["probabilities"])
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} cannot be read: {error}. Delete it and continue with --resume.") from error
 
 
@@ -106,7 +96,7 @@ def score_cell(
     tested = target_matrix(cohort)[split.test]
     probabilities = np.stack([classifier.test for classifier in classifiers])
     aurocs = mean_of_draws(np.stack([auroc_of_targets(draw, tested, weights) for draw in probabilities]))
-    return CellScores(score_images(key, cohort, split, classifiers, weights, rule), aurocs, probabilities)
+    return CellScores(score_tables(key, cohort, split, classifiers, weights, rule), aurocs, probabilities)
 
 
 @dataclass(frozen=True)
@@ -116,6 +106,11 @@ class Task:
     encoder: PretrainJob
     cells: tuple[Cell, ...]
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether all its cells train from scratch, so that no encoder is pretrained."""
+        return all(parse_arm(cell.arm).readout.from_scratch for cell in self.cells)
+
 
 def all_cells(config: StudyConfig) -> list[Cell]:
     """Return every cell of a study, seed by seed."""
@@ -123,25 +118,33 @@ def all_cells(config: StudyConfig) -> list[Cell]:
     return [Cell(arm, fraction, seed) for seed in config.all_seeds for arm in config.arms for fraction in fractions]
 
 
-def make_tasks(config: StudyConfig, cells: Iterable[Cell]) -> list[Task]:
-    """Return the work on ``cells``: what reads the same encoder is one task, as is each training from scratch."""
+def missing_cells(config: StudyConfig, root: Path) -> list[Cell]:
+    """Return the cells of a study that are not in its folder yet."""
+    return [cell for cell in all_cells(config) if not cell.file(root / CELLS).exists()]
+
+
+def name_tasks(config: StudyConfig, cells: Iterable[Cell]) -> dict[str, Task]:
+    """Return the work on ``cells`` by name: what reads the same encoder is one task, as is each cell from scratch."""
     tasks: dict[str, Task] = {}
     for cell in cells:
         job = encoder_job(config, cell)
-        name = str(cell) if cell.arm == "supervised" else job.name
+        name = str(cell) if parse_arm(cell.arm).readout.from_scratch else job.name
         tasks[name] = Task(job, (*(tasks[name].cells if name in tasks else ()), cell))
-    return list(tasks.values())
+    return tasks
 
 
 def encoder_job(config: StudyConfig, cell: Cell) -> PretrainJob:
-    """Return the pretraining of the encoder that a cell reads; from random weights, except of the arm imagenet."""
-    one_label = cell.arm.startswith(ONE_LABEL)
+    """Return the pretraining of the encoder that a cell reads."""
+    arm = parse_arm(cell.arm)
+    shared = config.methods[arm.method.shares_options_with().name]
+    options = {option.name: getattr(shared, option.name) for option in fields(shared)}
+    method = arm.method(**options | ({} if arm.label is None else {"labels": (arm.label,)}))
+    start = config.start == "weights"
     return PretrainJob(
-        method="clinical" if one_label else METHODS[cell.arm],
+        method=method,
         seed=cell.seed,
-        labels=(cell.arm.removeprefix(ONE_LABEL),) if one_label else (),
         data=config.data,
-        encoder=config.encoder if cell.arm == "imagenet" else config.encoder.from_scratch(),
+        encoder=config.encoder if start or method.weights == "required" else config.encoder.from_scratch(),
         augment=config.augment,
         pretrain=config.pretrain,
     )

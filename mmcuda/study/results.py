@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.evaluate.bootstrap import SEED, Difference, differences, interval, mean_of_draws, with_mean
-from mmcuda.evaluate.metrics import Floats
+from mmcuda.evaluate.metrics import Floats, mean_ignoring_nan
 from mmcuda.evaluate.rows import METRICS, Row
+from mmcuda.evaluate.tables import Tables
 from mmcuda.report.results import Results
 from mmcuda.study.cells import Cell, CellScores
 from mmcuda.study.config import StudyConfig
@@ -21,15 +22,20 @@ UNPAIRED = Difference(np.nan, np.nan, np.nan, np.nan, 0)
 Scores = Mapping[Cell, CellScores]
 
 
-def cell_table(scores: Scores) -> pd.DataFrame:
-    """Return cells.csv: the rows of every cell, one a target and one for their mean."""
-    return pd.DataFrame([row for cell in scores.values() for row in cell.rows])
+def all_tables(scores: Scores) -> Tables:
+    """Return the rows of every cell."""
+    tables = Tables()
+    for cell in scores.values():
+        tables.extend(cell.tables)
+    return tables
 
 
-def summarise(config: StudyConfig, scores: Scores) -> Results:
-    """Return the means over seeds, as reports show them."""
-    cells = cell_table(scores).rename(columns={"arm": "pretraining"})
-    return Results(cells, order=config.arms, baseline=config.baseline)
+def mean_probabilities(scores: Scores) -> dict[str, Floats]:
+    """Return the mean over a cell's draws of the labelled patients, [n_test, T], by arm/fraction/seed."""
+    return {
+        f"{cell.arm}/{cell.fraction!r}/seed{cell.seed}": mean_ignoring_nan(found.probabilities, axis=0)
+        for cell, found in scores.items()
+    }
 
 
 def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
@@ -44,19 +50,21 @@ def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
         config: with its arms spelt out.
         scores: of every cell that there is.
     """
-    results = summarise(config, scores)
-    numbers = cell_table(scores).groupby(["arm", "label_fraction", "target"])
+    metrics = pd.DataFrame(all_tables(scores).metrics)
+    results = Results(metrics, config.arms, config.baseline)
+    numbers = metrics.groupby(["arm", "label_fraction", "target"])
     means = numbers[[*METRICS, *COUNTS]].mean()
     deviations = numbers["auroc"].std()
-    targets = [str(row["target"]) for row in next(iter(scores.values())).rows]  # the last is MEAN
+    targets = [str(row["target"]) for row in next(iter(scores.values())).tables.metrics]  # the last is MEAN
+    baseline = config.baseline or ""
     rows: list[Row] = []
-    for arm in results.pretrainings:
+    for arm in results.arm_names:
         for fraction in config.evaluate.label_fractions:
-            own, others = (_of_seeds(scores, name, fraction) for name in (arm, config.baseline))
+            own, others = (_of_seeds(scores, name, fraction) for name in (arm, baseline))
             if not own:
                 continue
             aurocs = with_mean(over_seeds(list(own.values())))
-            pairs = sorted(own.keys() & others.keys()) if arm != config.baseline else []
+            pairs = sorted(own.keys() & others.keys()) if arm != baseline else []
             found = [UNPAIRED] * len(targets)
             if pairs:
                 found = differences(*(over_seeds([side[seed] for seed in pairs]) for side in (own, others)))
@@ -73,13 +81,13 @@ def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
                         "auroc_low": low,
                         "auroc_high": high,
                         **means.loc[key].to_dict(),
-                        "baseline": config.baseline,
+                        "baseline": baseline or None,
                         "pairs": len(pairs),
                         "difference": gap.value,
                         "difference_low": gap.low,
                         "difference_high": gap.high,
                         "p": gap.p,
-                        "baseline_fraction": results.fraction_needed(config.baseline, value, target),
+                        "baseline_fraction": results.fraction_needed(baseline, value, target),
                     }
                 )
     return pd.DataFrame(rows)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,55 +13,68 @@ import torch
 
 from mmcuda.data.check.summary import summarise_table
 from mmcuda.errors import Unfinished, UserError
+from mmcuda.evaluate.features import extract_features, to_device
 from mmcuda.models.encoder import check_encoder
-from mmcuda.report.study import Study, study_findings, write_study_report
-from mmcuda.study.arms import meaning
-from mmcuda.study.cells import CELLS, Cell, CellScores, Task, all_cells, make_tasks
+from mmcuda.models.storage import load_encoder
+from mmcuda.report.run import read_results
+from mmcuda.report.write import findings, write_report
+from mmcuda.study.arms import parse_arm, subject_of
+from mmcuda.study.cells import CELLS, Cell, CellScores, Task, all_cells, missing_cells, name_tasks
 from mmcuda.study.config import MAY_GROW, StudyConfig
-from mmcuda.study.pool import ProcessDied, in_processes
-from mmcuda.study.results import cell_table, result_table
+from mmcuda.study.processes import do_in_processes
+from mmcuda.study.results import Scores, all_tables, mean_probabilities, result_table
 from mmcuda.study.screen import cell_line, difference_table
-from mmcuda.study.work import FAILED, Report, begin
+from mmcuda.study.work import FAILED, CellReport, Worker
+from mmcuda.train.cohorts import describe_rows, load_split_cohort
+from mmcuda.train.config_file import open_folder
 from mmcuda.train.folder import write_arrays, write_json, write_text
 from mmcuda.train.loop import make_accelerator
-from mmcuda.train.run import load_split_cohort, open_folder
+from mmcuda.train.result_files import write_predictions, write_tables
 from mmcuda.train.screen import LABEL, data_lines, probe_table
 from mmcuda.train.summary import choose_samples, describe_environment
 
 
 class StudyRun:
-    """One `mmcuda study`: what its stages share."""
+    """One `mmcuda train` or `mmcuda study`: what its stages share."""
 
     def __init__(self, config: StudyConfig, out: Path, resume: bool, command: str) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError("a study starts its processes itself: give --processes instead of using torchrun")
         self.command = command
-        accelerator = make_accelerator(config.pretrain.precision)
-        self.device = accelerator.device
+        self.accelerator = make_accelerator(config.pretrain.precision)
         encoder = config.encoder
         check_encoder(encoder.name, encoder.pretrained, config.data.image_size, encoder.weights)
         self.cohort, self.split = load_split_cohort(config.data)
         self.config = config.with_labels(list(self.cohort.clinical))
         self.cells = all_cells(self.config)
-        self.folder = open_folder(out, config, resume, accelerator, MAY_GROW)  # last: a refused study leaves no folder
+        if self.accelerator.num_processes > 1:
+            check_ranks(self.config)
+        self.folder = open_folder(out, config, resume, self.accelerator, MAY_GROW)  # last: a refused run leaves none
         self.root = self.folder.root
         self.seconds = 0.0  # over all continuations
         environment = self.root / "environment.json"
         if environment.exists():
             earlier = json.loads(environment.read_text())
-            self.command, self.seconds = earlier["command"], earlier["seconds"]["study"]
+            self.command, self.seconds = earlier["command"], earlier["seconds"]["cells"]
 
     def run(self) -> None:
         """Compute the cells that are not there yet; print and write the results.
 
+        Several ranks pretrain together; the first one alone scores and reports.
+
         Raises:
             Unfinished: at the end, if cells failed.
         """
-        summary = summarise_table(self.cohort.table, self.split, self.config.pretrain.batch_size)
-        print(data_lines(summary, self.config.pretrain.batch_size), flush=True)
-        write_json(self.root / "cohort.json", summary)
-        write_arrays(self.root / "samples.npz", choose_samples(self.cohort, self.split))
-        failed = self._compute()
+        tasks = name_tasks(self.config, missing_cells(self.config, self.root))
+        self.accelerator.wait_for_everyone()  # before the first rank writes a cell
+        main = self.accelerator.is_main_process
+        if main:
+            self._write_cohort()
+        worker = Worker(self.config, self.folder, self.accelerator, self.cohort, self.split)
+        if self.accelerator.num_processes > 1:
+            for task in tasks.values():
+                worker.pretrain(task)
+        if not main:
+            return
+        failed = self._compute(worker, tasks)
         self._write_results()
         if failed:
             more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
@@ -72,44 +83,41 @@ class StudyRun:
                 f"Tracebacks are in {self.root / FAILED}; --resume tries these cells again."
             )
 
-    def _compute(self) -> list[Cell]:
+    def _write_cohort(self) -> None:
+        summary = summarise_table(self.cohort.table, self.split, self.config.pretrain.batch_size)
+        print(data_lines(summary, self.config.pretrain.batch_size), flush=True)
+        write_json(self.root / "cohort.json", summary)
+        write_arrays(self.root / "samples.npz", choose_samples(self.cohort, self.split))
+        self._write_environment(self.seconds)
+
+    def _write_environment(self, seconds: float) -> None:
+        environment = describe_environment(self.command, self.accelerator.device, {"cells": seconds})
+        write_json(self.root / "environment.json", environment)
+
+    def _compute(self, worker: Worker, tasks: dict[str, Task]) -> list[Cell]:
         """Compute the missing cells; return those that failed."""
-        missing = [cell for cell in self.cells if not cell.file(self.root / CELLS).exists()]
-        done, failed, started = len(self.cells) - len(missing), [], time.perf_counter()
-        before = self.seconds
+        missing = sum(len(task.cells) for task in tasks.values())
+        done, failed, started = len(self.cells) - missing, [], time.perf_counter()
         if done:
             print(f"{'study':<{LABEL}}{done} of {len(self.cells)} cells finished before", flush=True)
         shutil.rmtree(self.root / FAILED, ignore_errors=True)
-        for number, report in enumerate(self._reports(make_tasks(self.config, missing)), start=1):
+        for number, report in enumerate(self._reports(worker, tasks), start=1):
             passed = time.perf_counter() - started
-            left = passed / number * (len(missing) - number)
+            left = passed / number * (missing - number)
             print(cell_line(report, done + number, len(self.cells), left), flush=True)
             if report.error:
                 failed.append(report.cell)
-            self.seconds = before + passed
-            write_json(
-                self.root / "environment.json", describe_environment(self.command, self.device, {"study": self.seconds})
-            )
+            self._write_environment(self.seconds + passed)
         return failed
 
-    def _reports(self, tasks: list[Task]) -> Iterator[Report]:
+    def _reports(self, worker: Worker, tasks: dict[str, Task]) -> Iterator[CellReport]:
         """Do the tasks, here or in processes of their own; yield a report a cell."""
-        work = partial(begin, self.config, self.root)
-        if self.config.processes == 1:
-            do = work()
-            for task in tasks:
-                yield from do(task)
-            return
-        threads = max(1, torch.get_num_threads() // self.config.processes)
-        reported: set[Cell] = set()
-        for task, result in in_processes(work, tasks, self.config.processes, threads):
-            if isinstance(result, ProcessDied):
-                for cell in task.cells:
-                    if cell not in reported:
-                        yield Report(cell, 0.0, error=str(result))
-            else:
-                reported.add(result.cell)
-                yield result
+        if self.config.processes > 1:
+            threads = max(1, torch.get_num_threads() // self.config.processes)
+            yield from do_in_processes(self.root, tasks, self.config.processes, threads)
+        else:
+            for task in tasks.values():
+                yield from worker.do(task)
 
     def _write_results(self) -> None:
         """Write and print tables and report of all cells that are there."""
@@ -117,17 +125,48 @@ class StudyRun:
         scores = {cell: CellScores.read(file) for cell, file in files.items() if file.exists()}
         if not scores:
             return
-        cells, table = cell_table(scores), result_table(self.config, scores)
-        for name, rows in (("cells", cells), ("results", table)):
-            write_text(self.root / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
-        study = Study(
-            table=table,
-            metrics=cells.rename(columns={"arm": "pretraining"}),
-            arms={arm: meaning(arm) for arm in self.config.arms},
-            baseline=self.config.baseline,
-            missing=[str(cell) for cell in self.cells if cell not in scores],
+        tables = all_tables(scores)
+        write_text(
+            self.root / "results.csv", result_table(self.config, scores).to_csv(index=False, lineterminator="\n")
         )
-        print(probe_table([{**row, "pretraining": row["arm"]} for cell in scores.values() for row in cell.rows]))
-        print(difference_table(study))
-        print(*study_findings(study, len(np.unique(self.cohort.patients[self.split.train]))), sep="\n")
-        print(f"{'report':<{LABEL}}{write_study_report(study, self.root)}", flush=True)
+        write_predictions(self.root, self.cohort, self.split, mean_probabilities(scores))
+        self._write_embedding(scores)
+        write_tables(self.root, tables)
+        missing = [str(cell) for cell in self.cells if cell not in scores]
+        print(probe_table(tables.metrics))
+        differences = read_results(self.root)
+        if differences.baseline:
+            print(difference_table(differences))
+        print(*findings(self.root), sep="\n")
+        print(f"{'report':<{LABEL}}{write_report(self.root, missing)}", flush=True)
+
+    def _write_embedding(self, scores: Scores) -> None:
+        """Write the test images' features by the encoder that the report is about, with its name.
+
+        An arm that trains from scratch keeps no encoder: then it is the next one's, and none if there is no other.
+        """
+        path, rows = self.root / "embedding.npz", self.split.test
+        seeds = {cell.arm: cell.seed for cell in reversed(list(scores))}  # the first seed of each
+        arms = [arm for arm in map(parse_arm, self.config.arms) if arm.name in seeds and arm.encoder(0)]
+        if not arms:
+            path.unlink(missing_ok=True)
+            return
+        arm = subject_of(arms, self.config.baseline)
+        seed = seeds[arm.name]
+        name = str(arm.encoder(seed))
+        encoder = to_device(load_encoder(self.folder.checkpoint(name)), self.accelerator.device)
+        features = extract_features(encoder, self.cohort.images, rows)
+        whose = {"arm": np.array(arm.name), "seed": np.array(seed), "encoder": np.array(name)}
+        write_arrays(path, describe_rows(self.cohort, rows) | whose | {"features": features})
+
+
+def check_ranks(config: StudyConfig) -> None:
+    """Raise a UserError unless the ranks of torchrun or accelerate can do a study: pretrain together, probe on one."""
+    if config.processes > 1:
+        raise UserError("processes must be 1 under torchrun, whose ranks pretrain together: give one of the two")
+    for arm in map(parse_arm, config.arms):
+        if arm.readout.trains:
+            raise UserError(
+                f"the arm {arm.name} trains a classifier, which the ranks of torchrun do not share in a study: leave "
+                "it out, or start without torchrun and with --processes"
+            )

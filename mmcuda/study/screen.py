@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mmcuda.report.study import Study, difference_text
-from mmcuda.report.wording import DASH, decimal, duration, needed_text, percent
-from mmcuda.study.work import Report
+from mmcuda.report.results import Results
+from mmcuda.report.wording import DASH, decimal, difference_text, duration, needed_text, percent
+from mmcuda.study.work import CellReport
 from mmcuda.train.screen import LABEL
 
 
-def cell_line(report: Report, done: int, cells: int, left: float) -> str:
+def cell_line(report: CellReport, done: int, cells: int, left: float) -> str:
     """Return the line about a finished cell; ``left`` is the time, in seconds, that the others will take."""
     count = f"{done}/{cells}"
     if report.error:
@@ -18,11 +18,10 @@ def cell_line(report: Report, done: int, cells: int, left: float) -> str:
     return f"{count:>9}  {report.cell}   {score}   {duration(report.seconds)}{rest}"
 
 
-def difference_table(study: Study) -> str:
+def difference_table(results: Results) -> str:
     """Return the paired differences of the mean AUROC from the baseline at the headline fraction, one arm a line."""
-    results, baseline = study.results, study.baseline
-    fraction, rows = results.headline_fraction, study.differences()
-    width = max(LABEL, *(len(arm) + 2 for arm in study.arms))
+    baseline, fraction, rows = results.baseline, results.headline_fraction, results.differences()
+    width = max(LABEL, *(len(arm) + 2 for arm in results.arm_names))
     lines = [
         f"{'pairs':<{width}}mean AUROC against {baseline}, {percent(fraction)} of the labels",
         f"{'':<{width}}{'difference (95 % interval)':<30}{'p':<7}{baseline} is as good at",

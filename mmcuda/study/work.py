@@ -5,33 +5,36 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
+from accelerate import Accelerator
+from torch import nn
 
-from mmcuda.data.split import Indices
+from mmcuda.data.cohort import Cohort
+from mmcuda.data.split import Indices, Split
 from mmcuda.evaluate.bootstrap import bootstrap_weights
-from mmcuda.evaluate.features import Features, extract_features
+from mmcuda.evaluate.features import Features, extract_features, to_device
 from mmcuda.evaluate.label_efficiency import label_draws, score_probe
 from mmcuda.evaluate.tables import ClassifierScores, target_matrix
 from mmcuda.models.storage import load_encoder
+from mmcuda.study.arms import parse_arm
 from mmcuda.study.cells import CELLS, Cell, CellScores, Task, score_cell
 from mmcuda.study.clinical_input import clinical_columns
 from mmcuda.study.config import StudyConfig
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, predict
+from mmcuda.train.finetune_config import FinetuneConfig
 from mmcuda.train.folder import RunFolder, write_text
-from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import first_encoder, pretrain
-from mmcuda.train.run import load_split_cohort, to_device
 
 FAILED = "failed"  # folder of the tracebacks
 
 
 @dataclass(frozen=True)
-class Report:
+class CellReport:
     """What became of a cell."""
 
     cell: Cell
@@ -40,74 +43,81 @@ class Report:
     error: str | None = None  # None if all went well
 
 
-def begin(config: StudyConfig, root: Path) -> Callable[[Task], Iterator[Report]]:
-    """Return what does tasks of a study, in this process."""
-    return Worker(config, root).do
-
-
 class Worker:
-    """Does tasks one after the other. The cohort is loaded once."""
+    """Does tasks one after the other.
 
-    def __init__(self, config: StudyConfig, root: Path) -> None:
-        self.config, self.root, self.folder = config, root, RunFolder(root)
-        self.accelerator = make_accelerator(config.pretrain.precision)
-        self.cohort, self.split = load_split_cohort(config.data)
-        self.weights = bootstrap_weights(self.cohort.patients[self.split.test], config.evaluate.bootstrap)
+    Args:
+        config: of the study, its arms spelt out.
+        folder: of the run.
+        accelerator: device and precision; with several ranks all of them pretrain together, and one computes cells.
+        cohort: images and labels.
+        split: its training, validation and test images.
+    """
 
-    def do(self, task: Task) -> Iterator[Report]:
+    def __init__(
+        self, config: StudyConfig, folder: RunFolder, accelerator: Accelerator, cohort: Cohort, split: Split
+    ) -> None:
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.cohort, self.split = cohort, split
+        self.weights = bootstrap_weights(cohort.patients[split.test], config.evaluate.bootstrap)
+
+    def pretrain(self, task: Task) -> None:
+        """Pretrain the encoder of a task, unless it is finished or the task reads none."""
+        if not task.from_scratch:
+            pretrain(self.accelerator, self.folder, task.encoder, self.cohort, self.split)
+
+    def do(self, task: Task) -> Iterator[CellReport]:
         """Compute the cells of a task, each written as soon as it is there. What fails is told; the rest goes on."""
         started = time.perf_counter()
         features: Features | None = None
         try:
-            if any(cell.arm != "supervised" for cell in task.cells):
-                features = self._features(task.encoder)
+            if self.accelerator.num_processes == 1:  # several ranks have pretrained before
+                self.pretrain(task)
+            if any(parse_arm(cell.arm).readout.trains is None for cell in task.cells):
+                encoder = to_device(self._encoder(task.encoder, from_scratch=False), self.accelerator.device)
+                features = extract_features(encoder, self.cohort.images, np.arange(len(self.cohort.images)))
         except Exception as error:
             yield from [self._failed(cell, started, error) for cell in task.cells]
             return
         for cell in task.cells:
             try:
                 scores = self._compute(cell, task.encoder, features)
-                scores.write(cell.file(self.root / CELLS))
-                yield Report(cell, time.perf_counter() - started, scores.mean_auroc)
+                scores.write(cell.file(self.folder.root / CELLS))
+                yield CellReport(cell, time.perf_counter() - started, scores.mean_auroc)
             except Exception as error:
                 yield self._failed(cell, started, error)
             started = time.perf_counter()
 
-    def _failed(self, cell: Cell, started: float, error: Exception) -> Report:
-        write_text(cell.file(self.root / FAILED, ".txt"), "".join(traceback.format_exception(error)))
-        return Report(cell, time.perf_counter() - started, error=f"{type(error).__name__}: {error}")
-
-    def _features(self, job: PretrainJob) -> Features:
-        """Pretrain the encoder, or find it pretrained; return its features of all images."""
-        pretrain(self.accelerator, self.folder, job, self.cohort, self.split)
-        encoder = to_device(load_encoder(self.folder.checkpoint(job.name)), self.accelerator.device)
-        return extract_features(encoder, self.cohort.images, np.arange(len(self.cohort.images)))
+    def _failed(self, cell: Cell, started: float, error: Exception) -> CellReport:
+        write_text(cell.file(self.folder.root / FAILED, ".txt"), "".join(traceback.format_exception(error)))
+        return CellReport(cell, time.perf_counter() - started, error=f"{type(error).__name__}: {error}")
 
     def _compute(self, cell: Cell, job: PretrainJob, features: Features | None) -> CellScores:
         options = self.config.evaluate
         draws = label_draws(self.cohort, self.split, cell.fraction, options.draws, cell.seed)
-        if features is None:
-            classifiers = [self._train_from_scratch(cell, job, number, draw) for number, draw in enumerate(draws)]
+        if features is None or parse_arm(cell.arm).readout.trains:
+            classifiers = [self._train(cell, job, number, draw) for number, draw in enumerate(draws)]
         else:
             classifiers = [self._probe(cell, features, draw) for draw in draws]
         return score_cell(cell, self.cohort, self.split, classifiers, self.weights, options.threshold)
 
     def _probe(self, cell: Cell, features: Features, labelled: Indices) -> ClassifierScores:
-        if cell.arm == "clinical-input":
+        if parse_arm(cell.arm).readout.adds_values:
             columns = clinical_columns(self.cohort.clinical, self.split.train)
             features = np.concatenate([features, columns], axis=1)
         return score_probe(features, target_matrix(self.cohort), self.cohort.patients, self.split, labelled)
 
-    def _train_from_scratch(self, cell: Cell, job: PretrainJob, draw: int, labelled: Indices) -> ClassifierScores:
+    def _train(self, cell: Cell, job: PretrainJob, draw: int, labelled: Indices) -> ClassifierScores:
         """Train encoder and classifier on the labelled images alone; only the scores and the log are kept."""
-        name = f"supervised-{cell.fraction!r}-seed{cell.seed}-draw{draw}"
-        options = replace(self.config.supervised, seed=cell.seed, label_fraction=cell.fraction)
+        readout = parse_arm(cell.arm).readout
+        options: FinetuneConfig = getattr(self.config, str(readout.trains))
+        name = f"{quote(cell.arm, safe=' ')}-{cell.fraction!r}-seed{cell.seed}-draw{draw}"
         held_out = self.split.validation
         model = finetune(
             self.accelerator,
             self.folder,
-            options,
-            first_encoder(job, self.cohort),
+            replace(options, seed=cell.seed, label_fraction=cell.fraction),
+            self._encoder(job, readout.from_scratch),
             job,
             self.cohort,
             labelled,
@@ -118,3 +128,6 @@ class Worker:
         choosing = predict(model, self.cohort, held_out) if len(held_out) else test[:0]  # of thresholds
         shutil.rmtree(self.folder.checkpoint(name).parent)
         return ClassifierScores(labelled, test, held_out, choosing)
+
+    def _encoder(self, job: PretrainJob, from_scratch: bool) -> nn.Module:
+        return first_encoder(job, self.cohort) if from_scratch else load_encoder(self.folder.checkpoint(job.name))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from mmcuda.models.description import DESCRIPTION, ModelDescription
 from mmcuda.models.encoder import timm_statistics
 from mmcuda.models.storage import WEIGHTS, find_checkpoint, read_weights, save_weights
 from mmcuda.train.config import PretrainJob
-from mmcuda.train.config_file import load_config, plain, save_config
+from mmcuda.train.config_file import load_config, read_tree, save_config, tree_of
 from mmcuda.train.finetune_config import FinetuneJob
 from mmcuda.train.folder import write_json
 
@@ -81,7 +80,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def _load_job(folder: Path) -> PretrainJob | FinetuneJob:
     path = folder / CONFIG
-    if path.is_file() and re.search("^finetune:", path.read_text(), flags=re.MULTILINE):
+    if "finetune" in read_tree(path):
         return load_config(FinetuneJob, path)
     return load_config(PretrainJob, path)
 
@@ -102,7 +101,7 @@ def data_defaults(checkpoint: Path, other_source: bool) -> dict[str, Any]:
     """Return the options of a checkpoint's data as YAML holds them; for another source, those that every source has."""
     data = load_data(find_checkpoint(checkpoint))
     kept = EVERY_SOURCE - {"source"} if other_source else {item.name for item in fields(data)}
-    return {name: value for name, value in plain(asdict(data)).items() if name in kept}
+    return {name: value for name, value in tree_of(data).items() if name in kept}
 
 
 def describe_model(job: PretrainJob, cohort: Cohort, targets: Sequence[str] = ()) -> ModelDescription:

@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.data.config import DataConfig
-from mmcuda.evaluate.features import extract_features
+from mmcuda.evaluate.features import extract_features, to_device
+from mmcuda.evaluate.label_efficiency import score_encoder
 from mmcuda.models.encoder import check_encoder
 from mmcuda.models.storage import find_checkpoint, load_encoder
+from mmcuda.train.checkpoint import load_pretraining
+from mmcuda.train.cohorts import describe_rows, load_cohort_for, load_split_cohort
 from mmcuda.train.config import EvaluateConfig, PretrainJob
+from mmcuda.train.config_file import open_folder
 from mmcuda.train.folder import new_file, write_arrays, write_json, write_text
 from mmcuda.train.loop import make_accelerator
 from mmcuda.train.pretrain import pretrain
-from mmcuda.train.run import describe_rows, load_cohort_for, load_split_cohort, open_folder, score_checkpoint, to_device
-from mmcuda.train.score_files import rows_as_csv
+from mmcuda.train.result_files import rows_as_csv
 from mmcuda.train.screen import level_lines, metrics_table
 
 FEATURES = (".npz", ".csv")
@@ -43,7 +46,18 @@ def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path, data:
     place = find_checkpoint(checkpoint)
     outs = [new_file(out.with_stem(f"{out.stem}{part}"), ROWS) for part in ("", "-levels", "-subgroups")]
     cohort, split = load_cohort_for(place, data)
-    tables = score_checkpoint(place, cohort, split, options, make_accelerator("no").device).tables
+    job = load_pretraining(place)
+    tables = score_encoder(
+        to_device(load_encoder(place), make_accelerator("no").device),
+        cohort,
+        split,
+        pretraining=job.method.name,
+        seed=job.seed,
+        label_fractions=options.label_fractions,
+        draws=options.draws,
+        bootstrap=options.bootstrap,
+        threshold=options.threshold,
+    ).tables
     for path, rows in zip(outs, vars(tables).values(), strict=True):
         if rows and out.suffix == ".csv":
             write_text(path, rows_as_csv(rows))

@@ -5,27 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 from mmcuda.data.augment import Augment
 from mmcuda.data.config import DataConfig
-from mmcuda.errors import UserError
+from mmcuda.errors import UserError, check_positive, check_range
+from mmcuda.methods import Clinical, Method, encoder_name
 
-Pretraining = Literal["random", "imagenet", "simclr", "shuffled", "clinical"]
 Precision = Literal["no", "bf16", "fp16"]
-
-
-def check_range(option: str, value: float, low: float, high: float | None = None) -> None:
-    """Raise a UserError naming ``option`` unless low <= value <= high."""
-    if not value >= low or (high is not None and value > high):
-        wanted = f"at least {low:g}" if high is None else f"in {low:g}..{high:g}"
-        raise UserError(f"{option} must be {wanted}, got {value:g}")
-
-
-def check_positive(option: str, value: float) -> None:
-    """Raise a UserError naming ``option`` unless 0 < value < infinity."""
-    if not 0 < value < float("inf"):
-        raise UserError(f"{option} must be positive and finite, got {value:g}")
 
 
 @dataclass(frozen=True)
@@ -77,41 +63,23 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class PretrainConfig(Optimisation):
-    """Contrastive pretraining."""
+    """What every pretraining has, whatever its method."""
 
     epochs: int = 12
     """Passes over the training images."""
     batch_size: int = 64
     """Images per step, over all devices; each gives two views."""
-    temperature: float = 1.0
-    """Temperature of the clinical loss, high because an image has many positives, few of them close."""
-    simclr_temperature: float = 0.3
-    """Temperature of the loss without labels."""
     learning_rate: float = 1e-2
     """Highest learning rate (AdamW, cosine)."""
     weight_decay: float = 1e-2
     """Weight decay, on weights but not on biases and norms."""
     warmup: float = 0.2
     """Share of the training over which the learning rate rises."""
-    projection_hidden: int = 256
-    """Hidden units of the projection head."""
-    projection_size: int = 128
-    """Length of the projections that the loss compares."""
     precision: Precision = "no"
     """Mixed precision: no (fp32), bf16, or fp16 (GPU only)."""
-    sampler: Literal["shuffled", "class_aware"] = "shuffled"
-    """shuffled: batches are drawn at random; class_aware: such that images find positives of the clinical labels."""
-    balance: tuple[str, ...] = ()
-    """Clinical labels that class_aware batches hold positives of; all that are learnt from by default."""
 
     def __post_init__(self) -> None:
         self.check("--pretrain.")
-        if self.balance and self.sampler != "class_aware":
-            raise UserError(f"--pretrain.balance needs --pretrain.sampler class_aware, got {self.sampler}")
-        check_positive("--pretrain.temperature", self.temperature)
-        check_positive("--pretrain.simclr_temperature", self.simclr_temperature)
-        check_range("--pretrain.projection_hidden", self.projection_hidden, 1)
-        check_range("--pretrain.projection_size", self.projection_size, 1)
 
 
 @dataclass(frozen=True)
@@ -141,14 +109,9 @@ class EvaluateConfig:
 class PretrainJob:
     """One pretraining: everything its weights depend on. Written beside every checkpoint."""
 
-    method: Pretraining = "clinical"
-    """clinical: positives share a clinical label; simclr: only views of one image; shuffled: clinical labels permuted
-    across images, a control; imagenet: the weights of --encoder.pretrained or --encoder.weights as they are; random:
-    the untrained encoder."""
+    method: Method = field(default_factory=Clinical)
     seed: int = 0
     """Seed of the weights, the order of the images and their augmentation."""
-    labels: tuple[str, ...] = ()
-    """The clinical labels to learn from (clinical and shuffled); all of the cohort by default."""
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     augment: Augment = field(default_factory=Augment)
@@ -156,57 +119,17 @@ class PretrainJob:
 
     def __post_init__(self) -> None:
         check_range("--seed", self.seed, 0)
-        if self.method == "imagenet" and not self.encoder.starts_trained:
-            raise UserError("imagenet needs weights: give --encoder.weights FILE, or --encoder.pretrained true")
-        if self.labels and self.method not in ("clinical", "shuffled"):
-            raise UserError(f"--labels needs --method clinical or shuffled, got {self.method}")
+        if self.method.weights == "required" and not self.encoder.starts_trained:
+            raise UserError(
+                f"{self.method.name} needs weights: give --encoder.weights FILE, or --encoder.pretrained true"
+            )
 
     @property
     def start(self) -> EncoderConfig:
         """The encoder with its first weights."""
-        return self.encoder.from_scratch() if self.method == "random" else self.encoder
+        return self.encoder.from_scratch() if self.method.weights == "never" else self.encoder
 
     @property
     def name(self) -> str:
-        """Name of the job's logs and checkpoint in a run folder; quoted, since a label may hold any character."""
-        labels = "".join(f"-{quote(label, safe=' ')}" for label in self.labels)
-        return f"{self.method}{labels}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The whole flow: pretrain, probe at several label fractions, report."""
-
-    pretrainings: tuple[Pretraining, ...] = ("random", "simclr", "shuffled", "clinical")
-    """Pretrainings to compare."""
-    seeds: int = 1
-    """Number of seeds per pretraining; tables show the standard deviation over them."""
-    first_seed: int = 0
-    """The first seed; the others follow."""
-    data: DataConfig = field(default_factory=DataConfig)
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    augment: Augment = field(default_factory=Augment)
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-
-    def __post_init__(self) -> None:
-        if not self.pretrainings or len(set(self.pretrainings)) < len(self.pretrainings):
-            raise UserError(f"--pretrainings must be one or more different names, got {list(self.pretrainings)}")
-        check_range("--seeds", self.seeds, 1)
-        check_range("--first_seed", self.first_seed, 0)
-        self.jobs()  # each checks itself
-
-    def jobs(self) -> list[PretrainJob]:
-        """Return the pretrainings in the order they are run: seed by seed."""
-        return [
-            PretrainJob(
-                method=method,
-                seed=seed,
-                data=self.data,
-                encoder=self.encoder,
-                augment=self.augment,
-                pretrain=self.pretrain,
-            )
-            for seed in range(self.first_seed, self.first_seed + self.seeds)
-            for method in self.pretrainings
-        ]
+        """Name of the job's logs and checkpoint in a run folder."""
+        return encoder_name(self.method.name, self.method.label_names, self.seed)

@@ -11,7 +11,7 @@ from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Indices, Split
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.label_efficiency import EncoderScores, label_draws
+from mmcuda.evaluate.label_efficiency import label_draws
 from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.probe import out_of_fold
 from mmcuda.evaluate.rows import Key
@@ -21,13 +21,14 @@ from mmcuda.models.description import DESCRIPTION, read_description
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import find_checkpoint, load_encoder
 from mmcuda.train.checkpoint import load_pretraining
+from mmcuda.train.cohorts import load_cohort_for
+from mmcuda.train.config_file import open_folder
 from mmcuda.train.finetune import finetune, hold_out, predict, trainable_targets
 from mmcuda.train.finetune_config import FinetuneConfig
 from mmcuda.train.folder import RunFolder, write_json, write_text
 from mmcuda.train.folds import CrossValidation, cross_validate, fold_rows, out_of_fold_table, patient_folds
 from mmcuda.train.loop import make_accelerator
-from mmcuda.train.run import load_cohort_for, open_folder
-from mmcuda.train.score_files import ScoreFiles, rows_as_csv
+from mmcuda.train.result_files import rows_as_csv, write_predictions, write_tables
 from mmcuda.train.screen import LABEL, level_lines, metrics_table
 from mmcuda.train.seeding import derive_seed
 
@@ -57,7 +58,7 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     main = accelerator.is_main_process
     if main and (single := [name for name in cohort.targets if name not in learnt]):
         print(f"{'labels':<{LABEL}}{', '.join(single)}: one class among {len(labelled)} labelled images, left out")
-    key: Key = {"pretraining": job.method, "label_fraction": options.label_fraction, "seed": options.seed}
+    key: Key = {"pretraining": job.method.name, "label_fraction": options.label_fraction, "seed": options.seed}
     setting = (accelerator, folder, options, encoder, job, cohort, labelled)
     if options.folds:
         folds = cross_validate(*setting, fold_of, split.test, validation)
@@ -114,7 +115,7 @@ def _write_scores(
 ) -> None:
     weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap)
     tables = score_tables(key, cohort, split, [scores], weights, options.threshold)
-    results = ScoreFiles()
-    results.add(EncoderScores(tables, {options.label_fraction: scores.test}), str(key["pretraining"]), options.seed)
-    results.save(folder, cohort, split)
+    name = f"{key['pretraining']}/{options.label_fraction!r}/seed{options.seed}"
+    write_predictions(folder.root, cohort, split, {name: scores.test})
+    write_tables(folder.root, tables)
     print(metrics_table(tables.metrics), *level_lines(tables.levels), sep="\n")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mmcuda.data.config import DataConfig
-from mmcuda.errors import UserError
-from mmcuda.train.config import Optimisation, Precision, PretrainJob, check_positive, check_range
+from mmcuda.errors import UserError, check_positive, check_range
+from mmcuda.train.config import Optimisation, Precision, PretrainJob
 
 Mode = Literal["logistic", "linear", "full", "linear_full"]
 Loss = Literal["bce", "ce"]

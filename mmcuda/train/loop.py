@@ -34,6 +34,7 @@ from mmcuda.train.sampler import Positions, steps_per_epoch
 from mmcuda.train.seeding import derive_seed
 
 LossOfBatch = Callable[[nn.Module, Batch], Tensor]
+AfterStep = Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,18 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         self.model, self.optimizer = accelerator.prepare(model.to(memory_format=torch.channels_last), optimizer)
 
-    def fit(self, loss_of_batch: LossOfBatch) -> None:
+    def fit(self, loss_of_batch: LossOfBatch, after_step: AfterStep | None = None) -> None:
         """Train to the last epoch; a checkpoint is written at every epoch's end.
+
+        Args:
+            loss_of_batch: of the model, as distributed training may wrap it, and a batch.
+            after_step: called with the model itself after every step of the optimiser.
 
         Raises:
             RuntimeError: if the loss is not finite.
         """
         epochs, finished = self.training.epochs, self._restore()
+        self._after_step = after_step
         if finished is None:
             finished = 0
             self._end_epoch(finished)
@@ -220,6 +226,8 @@ class Trainer:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
+        if self._after_step:
+            self._after_step(self.accelerator.unwrap_model(self.model))
         return float(loss.item())
 
     def _log(self, finished: int) -> AbstractContextManager[StepLog | None]:

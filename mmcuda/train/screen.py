@@ -38,14 +38,14 @@ def data_lines(summary: Mapping[str, Any], batch_size: int) -> str:
 
 
 def probe_table(rows: Sequence[Row]) -> str:
-    """Return the table of mean AUROCs, a row a pretraining, a column a label fraction; ± is the sd over seeds."""
+    """Return the table of mean AUROCs, a row an arm, a column a label fraction; ± is the sd over seeds."""
     scores = _mean_scores(rows)
-    pretrainings = list(dict.fromkeys(name for name, _ in scores))
+    arms = list(dict.fromkeys(name for name, _ in scores))
     fractions = list(dict.fromkeys(fraction for _, fraction in scores))
-    width = max(LABEL, *(len(name) + 2 for name in pretrainings))
+    width = max(LABEL, *(len(name) + 2 for name in arms))
     lines = [f"{'probe':<{width}}mean AUROC by label fraction"]
     lines.append(" " * width + "".join(f"{percent(fraction):<{CELL}}" for fraction in fractions).rstrip())
-    for name in pretrainings:
+    for name in arms:
         cells = "".join(f"{_cell(scores[name, fraction]):<{CELL}}" for fraction in fractions)
         lines.append(f"{name:<{width}}{cells}".rstrip())
     return "\n".join(lines)
@@ -86,11 +86,11 @@ def level_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _mean_scores(rows: Sequence[Row]) -> dict[tuple[str, float], list[float]]:
-    """Return the defined mean AUROCs over seeds, by pretraining and label fraction."""
+    """Return the defined mean AUROCs over seeds, by arm and label fraction."""
     scores: dict[tuple[str, float], list[float]] = {}
     for row in rows:
         if row["target"] == "mean":
-            values = scores.setdefault((str(row["pretraining"]), float(row["label_fraction"] or 0)), [])
+            values = scores.setdefault((str(row["arm"]), float(row["label_fraction"] or 0)), [])
             if row["auroc"] is not None:
                 values.append(float(row["auroc"]))
     return scores

@@ -30,7 +30,7 @@ def fails(capsys, *arguments, code=2):
             ["train", "--out", "x", "--data", "olive"],
             "--data.source: expected one of 'lidc', 'table', 'olives', 'mimic-cxr', got olive",
         ),
-        (["train", "--out", "x", "--pretrainings", "clinical"], "--pretrainings: expected a list such as [a,b], got"),
+        (["train", "--out", "x", "--arms", "clinical"], "--arms: expected a list such as [a,b], got"),
         (["train", "--out", "x", "--config", "no.yaml"], "--config: File does not exist"),
         (["train", "--out", "x", "--encoder.name", "resnet19"], "--encoder.name must be an architecture of timm"),
         (["train"], "the option --out is required"),
@@ -65,13 +65,13 @@ def test_another_failure_is_one_line_and_code_1_and_debug_shows_where(capsys, tm
 
 
 def test_flags_override_the_file(capsys, tmp_path):
-    (tmp_path / "run.yaml").write_text("seeds: 3\npretrain:\n  epochs: 4\n  temperature: 0.2\n")
+    (tmp_path / "run.yaml").write_text("seeds: 3\npretrain:\n  epochs: 4\n  warmup: 0.3\n")
     arguments = ["--config", str(tmp_path / "run.yaml"), "--pretrain.epochs", "5", "--out", "x", "--print_config"]
     assert main(["train", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "seeds: 3" in printed
     assert "epochs: 5" in printed
-    assert "temperature: 0.2" in printed
+    assert "warmup: 0.3" in printed
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory, options):
 
 
 def test_train_prints_what_it_inferred(capsys, tmp_path, options):
-    arguments = ["--pretrainings", "[clinical]", "--evaluate.label_fractions", "[1.0]", "--evaluate.bootstrap", "5"]
+    arguments = ["--arms", "[clinical]", "--evaluate.label_fractions", "[1.0]", "--evaluate.bootstrap", "5"]
     rules = ("--data.clinical", "[cst, stage, grade]")
     assert main(["train", "--out", str(tmp_path / "run"), *options, *rules, *QUICK, *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -160,8 +160,7 @@ def test_ids_with_almost_no_positives_get_a_larger_batch_proposed(tmp_path):
     problems = check_cohort(config(path, clinical={"eye": "equal"}), 64).problems
     (warning,) = [problem for problem in problems if problem.where == "eye"]
     assert warning.message == (
-        "0.38 positives per batch of 64 by equality; try --pretrain.batch_size 168 (1.0) or "
-        "--pretrain.sampler class_aware"
+        "0.38 positives per batch of 64 by equality; try --pretrain.batch_size 168 (1.0) or the sampler class_aware"
     )
 
 

@@ -3,12 +3,13 @@ import copy
 import pytest
 import torch
 
+from mmcuda import SupConLoss
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import Classifier, ContrastiveModel
 
 
 def test_projections_are_normalised_and_keep_samples_and_views_apart():
-    model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8).eval()
+    model = ContrastiveModel(build_encoder("darknet_tiny", 3, 32), 16, 8, SupConLoss()).eval()
     views = torch.rand(3, 2, 3, 16, 16)
     projections = model(views)
     assert projections.shape == (3, 2, 8)

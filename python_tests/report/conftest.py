@@ -1,4 +1,4 @@
-"""A run folder in exactly the layout that `mmcuda train` writes, with made-up numbers that are the same every time."""
+"""A run folder in exactly the layout that a run writes, with made-up numbers that are the same every time."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from mmcuda.evaluate.rows import METRICS
+from mmcuda.study.arms import parse_arm
 
 TARGETS = ("malignancy", "spiculation", "calcification", "internal structure")
 SINGLE_CLASS = "internal structure"
@@ -61,17 +62,17 @@ def _cohort(title: str) -> dict[str, object]:
 
 def _metrics(rng: np.random.Generator, levels: dict[str, float], seeds: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for pretraining, level in levels.items():
+    for arm, level in levels.items():
         for fraction in FRACTIONS:
             for seed in range(seeds):
                 scores = {}
                 for index, target in enumerate(TARGETS):
-                    gain = SLOPES[pretraining] * np.log(fraction / FRACTIONS[0])
+                    gain = SLOPES.get(arm, 0.015) * np.log(fraction / FRACTIONS[0])
                     auroc = level + gain + 0.03 * (1 - index) + rng.normal(0, 0.006)
                     scores[target] = None if target == SINGLE_CLASS else float(auroc)
                 known = [value for value in scores.values() if value is not None]
                 scores["mean"] = float(np.mean(known))
-                key = {"pretraining": pretraining, "label_fraction": fraction, "seed": seed}
+                key = {"arm": arm, "label_fraction": fraction, "seed": seed}
                 rows += [_row(key, target, auroc, round(4790 * fraction)) for target, auroc in scores.items()]
     return rows
 
@@ -95,6 +96,17 @@ def _row(key: dict[str, object], target: str, auroc: float | None, n_train: int)
     }
 
 
+def _results(rows: list[dict[str, object]], baseline: str) -> pd.DataFrame:
+    """Rows of results.csv: the differences of the means over seeds, with intervals of .02."""
+    means = pd.DataFrame(rows).groupby(["arm", "label_fraction", "target"], sort=False)["auroc"].mean().reset_index()
+    other = means[means["arm"] == baseline].set_index(["label_fraction", "target"])["auroc"]
+    keys = list(zip(means["label_fraction"], means["target"], strict=True))
+    gap = means["auroc"] - [other.get(key, np.nan) for key in keys]
+    gap = gap.where(means["arm"] != baseline)
+    numbers = {"difference": gap, "difference_low": gap - 0.01, "difference_high": gap + 0.01, "p": 0.004}
+    return means.assign(baseline=baseline if len(other) else None, pairs=3, **numbers)
+
+
 def _grouped(rows: list[dict[str, object]], keys: list[dict[str, str]]) -> list[dict[str, object]]:
     """The rows once for every one of ``keys``, a little higher each time."""
     return [
@@ -108,25 +120,27 @@ def _write_arrays(folder: Path, rng: np.random.Generator, levels: dict[str, floa
     targets = (rng.random((N_TEST, len(TARGETS))) < (0.3, 0.25, 0.4, 0)).astype(np.float32)
     targets[rng.random(targets.shape) < 0.1] = np.nan
     predictions = {}
-    for pretraining, level in levels.items():
+    for arm, level in levels.items():
         for fraction in FRACTIONS:
             for seed in range(seeds):
                 signal = np.nan_to_num(targets, nan=0.5) * 8 * (level + 0.04 * fraction - 0.5)
                 logits = signal - 1 + rng.normal(0, 1, targets.shape)
-                predictions[f"{pretraining}/{fraction}/seed{seed}"] = 1 / (1 + np.exp(-logits))
+                predictions[f"{arm}/{fraction}/seed{seed}"] = 1 / (1 + np.exp(-logits))
     np.savez(folder / "predictions.npz", targets=targets, target_names=np.array(TARGETS), **predictions)
 
     group = rng.integers(0, 4, N_TEST)
     diameter = 4 + 5 * group + rng.normal(0, 1, N_TEST)
     diameter[::9] = np.nan
-    if "clinical" in levels:
-        np.savez(
-            folder / "embedding.npz",
-            features=(rng.normal(0, 1, (4, 16))[group] * 2 + rng.normal(0, 1, (N_TEST, 16))).astype(np.float32),
-            patients=np.array([f"LIDC-IDRI-{i // 3:04d}" for i in range(N_TEST)]),
-            **{"clinical.subtlety": group.astype(float), "clinical.diameter": diameter},
-            **{f"target.{name}": targets[:, index] for index, name in enumerate(TARGETS)},
-        )
+    np.savez(
+        folder / "embedding.npz",
+        arm=np.array(list(levels)[-1]),
+        seed=np.array(0),
+        encoder=np.array(f"{list(levels)[-1]}-seed0"),
+        features=(rng.normal(0, 1, (4, 16))[group] * 2 + rng.normal(0, 1, (N_TEST, 16))).astype(np.float32),
+        patients=np.array([f"LIDC-IDRI-{i // 3:04d}" for i in range(N_TEST)]),
+        **{"clinical.subtlety": group.astype(float), "clinical.diameter": diameter},
+        **{f"target.{name}": targets[:, index] for index, name in enumerate(TARGETS)},
+    )
     y, x = np.mgrid[-1:1:32j, -1:1:32j]
     angle = np.arctan2(y, x)
     images = [
@@ -142,7 +156,7 @@ def _write_arrays(folder: Path, rng: np.random.Generator, levels: dict[str, floa
 def _write_logs(folder: Path, rng: np.random.Generator, levels: dict[str, float], seeds: int) -> None:
     (folder / "logs").mkdir()
     step = np.arange(180)
-    for index, pretraining in enumerate(name for name in levels if name != "random"):
+    for index, arm in enumerate(name for name in levels if parse_arm(name).method.trains):
         for seed in range(seeds):
             table = pd.DataFrame(
                 {
@@ -155,19 +169,25 @@ def _write_logs(folder: Path, rng: np.random.Generator, levels: dict[str, float]
                     "augmentation": np.clip(0.05 + rng.normal(0, 0.004, 180), 0, 1),
                 }
             )
-            table.to_csv(folder / "logs" / f"{pretraining}-seed{seed}.csv", index=False)
+            table.to_csv(folder / "logs" / f"{parse_arm(arm).encoder(seed)}.csv", index=False)
 
 
 @pytest.fixture(scope="session")
 def write_run(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
     """Return a function that writes a run folder and returns its path."""
 
-    def write(levels: dict[str, float] | None = None, seeds: int = 3, title: str = "LIDC nodule readings") -> Path:
+    def write(
+        levels: dict[str, float] | None = None,
+        seeds: int = 3,
+        title: str = "LIDC nodule readings",
+        baseline: str = "simclr",
+    ) -> Path:
         levels = LEVELS if levels is None else levels
         folder = tmp_path_factory.mktemp("run")
         rng = np.random.default_rng(0)
         rows = _metrics(rng, levels, seeds)
         (folder / "metrics.json").write_text(json.dumps(rows))
+        _results(rows, baseline).to_csv(folder / "results.csv", index=False)
         grouped = _grouped(rows, [{"level": "bag"}, {"level": "patient"}])
         (folder / "levels.json").write_text(json.dumps(grouped))
         sizes = [{"subgroup": "diameter", "value": value} for value in ("0 to 6 mm", "6 mm and more")]

@@ -9,16 +9,25 @@ import pytest
 from pages import Page
 
 from mmcuda.errors import UserError
-from mmcuda.report import write_report
 from mmcuda.report.metric_tables import decision_table
 from mmcuda.report.results import Results
 from mmcuda.report.run import read_run
 from mmcuda.report.wording import percent, score_text
+from mmcuda.report.write import findings, write_report
 
 WriteRun = Callable[..., Path]
 
-SECTIONS = ["finding", "cohort", "results", "embedding", "training", "reproduce"]
-FIGURES = ["label_efficiency", "samples", "roc", "precision_recall", "calibration", "embedding", "training"]
+SECTIONS = ["finding", "pairs", "cohort", "results", "embedding", "training", "reproduce"]
+FIGURES = [
+    "label_efficiency",
+    "differences",
+    "samples",
+    "roc",
+    "precision_recall",
+    "calibration",
+    "embedding",
+    "training",
+]
 DASH = "\N{EN DASH}"
 
 
@@ -83,13 +92,9 @@ def test_tables_hold_the_numbers_of_the_metrics(page: str, run: Path) -> None:
     for table, metric in zip(tables, ("auroc", "auprc"), strict=True):
         cells = iter(re.findall(r'<td class="number(?: best)?">(.*?)</td>', table))
         for target in ("mean", "malignancy", "spiculation", "calcification"):
-            for pretraining in ("random", "simclr", "shuffled", "clinical"):
+            for arm in ("random", "simclr", "shuffled", "clinical"):
                 for fraction in (0.02, 0.05, 0.25, 1.0):
-                    chosen = (
-                        (rows["target"] == target)
-                        & (rows["pretraining"] == pretraining)
-                        & (rows["label_fraction"] == fraction)
-                    )
+                    chosen = (rows["target"] == target) & (rows["arm"] == arm) & (rows["label_fraction"] == fraction)
                     values = rows.loc[chosen, metric]
                     assert next(cells) == f"{values.mean():.3f} ± {values.std():.3f}".replace("0.", ".")
         assert next(cells, None) is None
@@ -109,7 +114,7 @@ def seeds_of(table: pd.DataFrame, metric: str, **keys: object) -> str:
     return f"{values.mean():.3f} ± {values.std():.3f}".replace("0.", ".")
 
 
-CLINICAL = {"pretraining": "clinical", "label_fraction": 0.05}
+CLINICAL = {"arm": "clinical", "label_fraction": 0.05}
 
 
 def test_decisions_and_calibration_are_tables_at_the_headline_fraction(page: str, run: Path) -> None:
@@ -155,6 +160,29 @@ def test_why_a_number_is_missing_is_told_below_its_table(write_run: WriteRun) ->
 def test_findings_name_the_interval_and_the_gain(page: str) -> None:
     assert re.search(r"clinical at 5\xa0% of the labelled patients reaches what simclr needs \d\d\xa0% for\.", page)
     assert "one standard deviation over 3 seeds" in page
+
+
+def test_every_pair_is_in_a_table_and_its_certainty_in_the_finding(write_run: WriteRun) -> None:
+    folder = write_run({"random": 0.58, "simclr": 0.61, "supervised": 0.55, "clinical:a & b": 0.63, "clinical": 0.65})
+    page = write_report(folder, ["clinical at 5 %, seed 1"]).read_text(encoding="utf-8")
+    assert Page(page).open == []
+    (table,) = re.findall(r'<table id="differences">.*?</table>', page, flags=re.S)
+    rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', table, flags=re.S)
+    assert [row[0] for row in rows] == ["random", "supervised", "clinical:a &amp; b", "clinical"]
+    results = pd.read_csv(folder / "results.csv").set_index(["arm", "label_fraction", "target"])
+    gap = results.loc[("clinical", 0.05, "mean"), "difference"]
+    text = f"+{gap:.3f} (+{gap - 0.01:.3f} to +{gap + 0.01:.3f})".replace("0.", ".")
+    assert re.findall(r'"number">(.*?)</td>', rows[-1][1])[2:4] == [text, ".004"]
+    assert findings(folder)[2] == f"The paired difference at 5\xa0% is {text}, p = .004, over 3 seeds."
+    assert "Missing, because they failed or have not been computed: clinical at 5 %, seed 1." in page
+    assert "of supervised, encoder and classifier are trained with these labels" in page
+    (needed,) = re.findall(r'<table id="labels-needed">.*?</table>', page, flags=re.S)
+    assert re.findall(r'<th scope="row">(.*?)</th>', needed) == [row[0] for row in rows]
+
+
+def test_any_arm_may_be_the_baseline(write_run: WriteRun) -> None:
+    folder = write_run({"random": 0.58, "clinical:a & b": 0.63, "clinical": 0.65}, baseline="clinical")
+    assert findings(folder)[0].startswith("clinical:a & b saves no labels against clinical: a mean AUROC of .6")
 
 
 def test_cohort_and_origin_are_told(page: str) -> None:
@@ -203,13 +231,13 @@ def test_the_wording_flips_when_clinical_loses_and_one_seed_shows_the_bootstrap(
     assert re.search(rf"\.\d{{3}} \(\.\d{{3}}{DASH}\.\d{{3}}\)", page)
 
 
-def test_a_run_with_a_random_encoder_only_has_no_map_and_no_training_and_html_is_escaped(write_run: WriteRun) -> None:
+def test_a_run_with_a_random_encoder_only_has_no_training_and_html_is_escaped(write_run: WriteRun) -> None:
     folder = write_run({"random": 0.585}, seeds=1, title="<b>bold</b> & 'quoted'")
     for name in ("levels", "subgroups"):  # as where every patient has one image, and no column makes subgroups
         (folder / f"{name}.json").unlink()
     page = write_report(folder).read_text(encoding="utf-8")
     figures = [figure["id"] for figure in Page(page).all("figure")]
-    assert figures == [f"figure-{name}" for name in FIGURES[:-2]]
+    assert figures == [f"figure-{name}" for name in FIGURES if name not in ("differences", "training")]
     assert "random alone: a mean AUROC of .5" in page
     assert "Nothing was pretrained in this run." in page
     assert "By bag" not in page
@@ -241,6 +269,7 @@ def test_a_target_that_could_not_be_trained_is_a_dash(write_run: WriteRun) -> No
         "environment.json",
         "cohort.json",
         "metrics.json",
+        "results.csv",
         "predictions.npz",
         "embedding.npz",
         "samples.npz",
@@ -258,9 +287,10 @@ def test_a_missing_file_is_named(write_run: WriteRun, name: str) -> None:
     ("name", "content", "complaint"),
     [
         ("metrics.json", "[{]", "cannot be read"),
-        ("metrics.json", '[{"target": "mean"}]', "expected rows with pretraining, label_fraction"),
-        ("levels.json", '[{"target": "mean"}]', "expected rows with level, pretraining, label_fraction"),
+        ("metrics.json", '[{"target": "mean"}]', "expected rows with arm, label_fraction"),
+        ("levels.json", '[{"target": "mean"}]', "expected rows with level, arm, label_fraction"),
         ("subgroups.json", "{", "cannot be read"),
+        ("results.csv", "arm,target\n", "expected columns label_fraction, baseline, pairs"),
         ("cohort.json", '{"name": "lidc"}', "expected an entry 'title'"),
         ("predictions.npz", "not an archive", "cannot be read"),
         ("logs/simclr-seed0.csv", "step,loss\n0,1\n", "expected columns epoch, learning_rate"),

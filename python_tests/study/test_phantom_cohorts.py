@@ -47,5 +47,5 @@ def test_clinical_pretraining_beats_simclr(source, tmp_path):
     assert clinical["difference"] > 0.02
     assert clinical["difference_low"] > 0
     assert clinical["p"] < 0.05
-    cells = pd.read_csv(tmp_path / "study" / "cells.csv").set_index(["target", "arm", "seed"])["auroc"]
+    cells = pd.read_csv(tmp_path / "study" / "metrics.csv").set_index(["target", "arm", "seed"])["auroc"]
     assert (cells["mean", "clinical"] > cells["mean", "simclr"]).all()

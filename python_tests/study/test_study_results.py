@@ -3,6 +3,7 @@ import pytest
 
 from mmcuda.evaluate.bootstrap import differences
 from mmcuda.evaluate.rows import METRICS
+from mmcuda.evaluate.tables import Tables
 from mmcuda.study.cells import Cell, CellScores
 from mmcuda.study.config import StudyConfig
 from mmcuda.study.results import over_seeds, result_table
@@ -68,14 +69,16 @@ def scores(arm, fraction, seed, level):
         }
         for target, value in names.items()
     ]
-    return cell, CellScores(rows, values, np.zeros((1, 20, 2)))
+    return cell, CellScores(Tables(metrics=rows), values, np.zeros((1, 20, 2)))
 
 
 def test_the_table_says_at_which_fraction_the_baseline_is_as_good():
     levels = {("simclr", 0.1): 0.6, ("simclr", 1.0): 0.8, ("clinical", 0.1): 0.7, ("clinical", 1.0): 0.9}
     found = dict(scores(*key, seed, level) for key, level in levels.items() for seed in (0, 1))
     del found[Cell("simclr", 1.0, 1)]
-    config = StudyConfig(arms=("simclr", "clinical"), seeds=2, evaluate=EvaluateConfig(label_fractions=(0.1, 1.0)))
+    config = StudyConfig(
+        arms=("simclr", "clinical"), baseline="simclr", seeds=2, evaluate=EvaluateConfig(label_fractions=(0.1, 1.0))
+    )
     table = result_table(config, found).set_index(["arm", "label_fraction", "target"])
     row = table.loc[("clinical", 0.1, "mean")]
     assert row["baseline_fraction"] == pytest.approx(np.sqrt(0.1), rel=0.05)  # halfway on the logarithmic scale
@@ -96,7 +99,7 @@ def test_scores_survive_the_file_and_damage_is_told(tmp_path):
     path = tmp_path / "arm" / "cell.npz"
     values.write(path)
     again = CellScores.read(path)
-    assert again.rows == values.rows
+    assert again.tables == values.tables
     np.testing.assert_array_equal(again.aurocs, values.aurocs)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cell.npz cannot be read: .* Delete it and continue with --resume"):

@@ -21,12 +21,12 @@ def contents(folder, *patterns):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
-NUMBERS = ("results.csv", "cells.csv", "cells/*/*.npz")
+NUMBERS = ("results.csv", "metrics.*", "levels.*", "predictions.npz", "embedding.npz", "cells/*/*.npz")
 
 
 def test_every_cell_is_computed_and_the_tables_are_tidy(whole):
     folder, screen = whole
-    cells, results = pd.read_csv(folder / "cells.csv"), pd.read_csv(folder / "results.csv")
+    cells, results = pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "results.csv")
     keys = [
         (arm, fraction, target) for arm in ARMS for fraction in (0.5, 1.0) for target in ("square", "large", "mean")
     ]
@@ -42,7 +42,7 @@ def test_every_cell_is_computed_and_the_tables_are_tidy(whole):
     assert "8/8" in screen
     assert "mean AUROC against simclr" in screen
     assert not list(folder.glob("checkpoints/supervised*"))
-    assert (folder / "study.html").is_file()
+    assert (folder / "report.html").is_file()
 
 
 def test_killed_with_its_processes_and_resumed_it_ends_with_the_same_numbers(whole, study_yaml, tmp_path):
@@ -73,14 +73,14 @@ def test_a_failed_encoder_is_told_and_the_others_go_on(capsys, whole, study_yaml
     assert message.startswith("mmcuda: error: 2 of 8 cells failed: clinical:size at 50 %, seed 0 and 1 more.")
     assert message.count("\n") == 1
     assert set(pd.read_csv(folder / "results.csv")["arm"]) == set(ARMS) - {"clinical:size"}
-    assert "Incomplete" in (folder / "study.html").read_text()
+    assert "Incomplete" in (folder / "report.html").read_text()
     (traceback,) = contents(folder, "failed/clinical%3Asize/0.5-seed0.txt").values()
     assert traceback.startswith(b"Traceback")
 
     damaged.rmdir()
     run(folder, "--resume")
     assert contents(folder, *NUMBERS) == contents(whole[0], *NUMBERS)
-    assert "Incomplete" not in (folder / "study.html").read_text()
+    assert "Incomplete" not in (folder / "report.html").read_text()
     assert not (folder / "failed").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_finished_study_takes_another_baseline_and_more_cells_but_no_other_opt
 
 
 def test_the_same_labelled_patients_serve_all_arms(whole):
-    cells = pd.read_csv(whole[0] / "cells.csv")
+    cells = pd.read_csv(whole[0] / "metrics.csv")
     assert (cells.groupby(["label_fraction", "target"])["n_train"].nunique() == 1).all()
 
 
@@ -112,7 +112,15 @@ def test_the_same_labelled_patients_serve_all_arms(whole):
             ["--arms", "[simclr,clinical:sise]"],
             "the arm clinical:sise must name a clinical label of size, grade: did you",
         ),
-        (["--arms", "[simclr,clinicl]"], "--arms must be among random, imagenet, simclr, "),
+        (["--arms", "[simclr,clinicl]"], "arms must be among random, imagenet, simclr, "),
+        (
+            ["--methods.simclr.labels", "[size]"],
+            "simclr has no option labels: it is an option of clinical and shuffled",
+        ),
+        (["--methods.clinical.labels", "[size]"], "clinical: an arm of a study chooses its labels itself"),
+        (["--methods.shuffled.temperature", "2"], "methods.shuffled: shuffled has the options of clinical: set"),
+        (["--arms", "[simclr]", "--methods.clinical.temperature", "2"], "methods.clinical: no arm has this method"),
+        (["--methods.simclr.temperature", "-1"], "simclr.temperature must be positive and finite, got -1"),
         (
             ["--baseline", "random"],
             "--baseline must be among the arms simclr, supervised, clinical-input, clinical:size",

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmcuda.errors import UserError
+from mmcuda.methods import Random, SimCLR
 from mmcuda.models.description import ModelDescription
 from mmcuda.models.storage import WEIGHTS
 from mmcuda.train.checkpoint import (
@@ -70,5 +71,5 @@ def test_a_model_is_described_by_its_job_and_its_images(readings):
     assert description.targets == ("drusen",)
     assert description.mean == description.std == ()
     weights = EncoderConfig("test_resnet", weights=Path("x.safetensors"))
-    assert describe_model(PretrainJob("simclr", encoder=weights), cohort).mean == pytest.approx((0.5, 0.5, 0.5))
-    assert describe_model(PretrainJob("random", encoder=weights), cohort).mean == ()
+    assert describe_model(PretrainJob(SimCLR(), encoder=weights), cohort).mean == pytest.approx((0.5, 0.5, 0.5))
+    assert describe_model(PretrainJob(Random(), encoder=weights), cohort).mean == ()

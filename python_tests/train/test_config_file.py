@@ -4,11 +4,12 @@ import pytest
 
 from mmcuda.data import Augment, DataConfig
 from mmcuda.errors import UserError
-from mmcuda.train.config import EvaluateConfig, PretrainConfig, TrainConfig
+from mmcuda.study.config import TrainConfig
+from mmcuda.train.config import EvaluateConfig, PretrainConfig
 from mmcuda.train.config_file import check_same, load_config, save_config
 
 CONFIG = TrainConfig(
-    pretrainings=("clinical",),
+    arms=("clinical",),
     data=DataConfig(cache_dir=Path("somewhere")),
     augment=Augment(rotation=10.0),
     pretrain=PretrainConfig(precision="bf16", learning_rate=3e-5),
@@ -22,9 +23,9 @@ def test_a_configuration_survives_the_file(tmp_path):
 
 
 def test_a_different_option_is_named(tmp_path):
-    now = TrainConfig(pretrainings=("clinical",), pretrain=PretrainConfig(epochs=3))
+    now = TrainConfig(arms=("clinical",), pretrain=PretrainConfig(epochs=3))
     with pytest.raises(UserError, match=r"cannot resume with --pretrain.epochs 3: the run has \d+ in config.yaml"):
-        check_same(Path("config.yaml"), TrainConfig(pretrainings=("clinical",)), now)
+        check_same(Path("config.yaml"), TrainConfig(arms=("clinical",)), now)
 
 
 def test_another_cache_folder_is_no_difference():

@@ -8,13 +8,14 @@ from killing import Killed, KilledAtCall
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmcuda.errors import UserError
+from mmcuda.methods import Clinical
 from mmcuda.train.checkpoint import load_checkpoint
 from mmcuda.train.config import PretrainConfig, PretrainJob
 from mmcuda.train.folder import RunFolder
 from mmcuda.train.loop import make_accelerator, warmup_cosine
 from mmcuda.train.pretrain import pretrain
 
-JOB = PretrainJob("clinical", 0, pretrain=PretrainConfig(epochs=3, batch_size=128))
+JOB = PretrainJob(Clinical(), 0, pretrain=PretrainConfig(epochs=3, batch_size=128))
 
 
 def run(folder, readings, job=JOB):
@@ -67,8 +68,8 @@ def test_stopped_inside_an_epoch_and_resumed_the_weights_are_the_same(uninterrup
 
 
 def test_another_job_in_the_same_place_is_refused(uninterrupted, readings):
-    job = dataclasses.replace(JOB, pretrain=dataclasses.replace(JOB.pretrain, temperature=0.5))
-    with pytest.raises(UserError, match=r"cannot resume with --pretrain.temperature 0.5"):
+    job = dataclasses.replace(JOB, method=Clinical(temperature=0.5))
+    with pytest.raises(UserError, match=r"cannot resume with --method.temperature 0.5"):
         run(uninterrupted[0], readings, job)
 
 

@@ -1,4 +1,4 @@
-"""The whole flow: killed in the middle and continued, it ends with the numbers of an uninterrupted run."""
+"""`mmcuda train`: killed in the middle and continued, it ends with the numbers of an uninterrupted run."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ import torch
 from mmcuda.cli import main
 
 OPTIONS = [
-    *("--pretrainings", "[clinical]", "--data.test_fraction", "0.9", "--pretrain.epochs", "2"),
+    *("--arms", "[clinical]", "--data.test_fraction", "0.9", "--pretrain.epochs", "2"),
     *("--pretrain.batch_size", "64", "--evaluate.label_fractions", "[0.1,1.0]", "--evaluate.draws", "1"),
     *("--evaluate.bootstrap", "20"),
 ]
@@ -47,7 +47,7 @@ def whole(tmp_path_factory):
 def test_the_run_folder_is_complete(whole):
     folder, output = whole
     for name in (
-        *("config.yaml", "environment.json", "cohort.json", "metrics.json", "metrics.csv", "levels.csv"),
+        *("config.yaml", "environment.json", "cohort.json", "metrics.json", "metrics.csv", "levels.csv", "results.csv"),
         *("predictions.npz", "embedding.npz", "samples.npz", "report.html", "README.md", "logs/clinical-seed0.csv"),
         *("checkpoints/clinical-seed0/last/model.safetensors", "checkpoints/clinical-seed0/last/state.pt"),
     ):
@@ -60,14 +60,13 @@ def test_the_run_folder_is_complete(whole):
         assert set(arrays) == {"targets", "target_names", "patients", "clinical/0.1/seed0", "clinical/1.0/seed0"}
         assert arrays["clinical/0.1/seed0"].shape == arrays["targets"].shape
     seconds = json.loads((folder / "environment.json").read_text())["seconds"]
-    assert seconds["pretrain"] > 0
-    assert seconds["evaluate"] > 0
+    assert seconds["cells"] > 0
 
 
 @pytest.fixture
 def no_report(monkeypatch):
     """The report is drawn once, by the first run of this file."""
-    monkeypatch.setattr("mmcuda.train.run.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("mmcuda.study.run.write_report", lambda folder, missing: folder / "report.html")
 
 
 def test_killed_while_training_and_resumed_it_ends_with_the_same_numbers(whole, tmp_path, no_report):
@@ -85,7 +84,7 @@ def test_killed_while_training_and_resumed_it_ends_with_the_same_numbers(whole, 
     assert not (folder / "metrics.json").exists()
 
     run(folder, "--resume")
-    for name in ("metrics.json", "metrics.csv", "levels.json", "levels.csv", "cohort.json", "config.yaml"):
+    for name in ("metrics.json", "metrics.csv", "levels.json", "results.csv", "cohort.json", "config.yaml"):
         assert (folder / name).read_text() == (whole[0] / name).read_text(), name
     with np.load(folder / "predictions.npz") as ours, np.load(whole[0] / "predictions.npz") as theirs:
         for name in theirs:
@@ -95,6 +94,24 @@ def test_killed_while_training_and_resumed_it_ends_with_the_same_numbers(whole, 
 def test_a_finished_run_is_not_repeated(whole, no_report):
     folder, _ = whole
     weights = folder / "checkpoints" / "clinical-seed0" / "last" / "model.safetensors"
-    before = weights.stat().st_mtime_ns, (folder / "metrics.json").stat().st_mtime_ns
-    assert "finished before" in run(folder, "--resume")
-    assert (weights.stat().st_mtime_ns, (folder / "metrics.json").stat().st_mtime_ns) == before
+    cell = folder / "cells" / "clinical" / "1.0-seed0.npz"
+    before = weights.stat().st_mtime_ns, cell.stat().st_mtime_ns
+    assert "2 of 2 cells finished before" in run(folder, "--resume")
+    assert (weights.stat().st_mtime_ns, cell.stat().st_mtime_ns) == before
+
+
+def test_the_map_is_of_the_encoder_that_the_report_names(tmp_path):
+    folder = tmp_path / "run"
+    quick = ["--evaluate.label_fractions", "[1.0]", "--evaluate.bootstrap", "5", "--pretrain.epochs", "1"]
+    run(folder, "--arms", "[simclr,random]", "--data.test_fraction", "0.9", "--data.image_size", "16", *quick)
+    features = tmp_path / "features.npz"
+    with np.load(folder / "embedding.npz") as shown:
+        name = str(shown["encoder"])
+        assert main(["embed", str(folder / "checkpoints" / name), "--out", str(features)]) == 0
+        with np.load(features) as arrays:
+            np.testing.assert_allclose(shown["features"], arrays["features"][arrays["split"] == "test"], atol=1e-5)
+        assert (
+            f"the features of the encoder of {shown['arm']} (seed {shown['seed']})"
+            in (folder / "report.html").read_text()
+        )
+    assert name == "simclr-seed0"

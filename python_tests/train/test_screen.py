@@ -2,10 +2,10 @@ from mmcuda.train.screen import level_lines, metrics_table, probe_table
 
 
 def rows_of(scores, seed=0):
-    """Rows of {pretraining: {fraction: mean AUROC}}, with one target beside the mean."""
+    """Rows of {arm: {fraction: mean AUROC}}, with one target beside the mean."""
     return [
         {
-            **{"pretraining": name, "label_fraction": fraction, "target": target, "seed": seed, "auroc": auroc},
+            **{"arm": name, "label_fraction": fraction, "target": target, "seed": seed, "auroc": auroc},
             **{"auroc_low": auroc, "auroc_high": auroc, "auprc": 0.5, "n_train": 10.0, "n_test": 20},
             **{"sensitivity": 0.81, "specificity": 0.62, "f1": 0.43, "ece": 0.04, "note": None},
         }
@@ -15,7 +15,7 @@ def rows_of(scores, seed=0):
     ]
 
 
-def test_the_table_has_a_row_a_pretraining_and_a_column_a_fraction():
+def test_the_table_has_a_row_an_arm_and_a_column_a_fraction():
     table = probe_table(rows_of({"random": {0.02: 0.5, 1.0: 0.6}, "clinical": {0.02: 0.61, 1.0: 0.7}}))
     assert table.splitlines()[1].split() == ["2", "%", "100", "%"]
     assert [line.split() for line in table.splitlines()[2:]] == [

@@ -47,7 +47,7 @@ def _few_positives(label: ClinicalLabel, rows: Indices, batch_size: int) -> str:
     needed = batch_size_for_one(positives, batch_size)
     if not proposed and needed is not None:
         proposed = [f"--pretrain.batch_size {needed} (1.0)"] if needed <= len(rows) else []
-        proposed += ["--pretrain.sampler class_aware"]
+        proposed += ["the sampler class_aware"]
     advice = f"; try {' or '.join(proposed)}" if proposed else ""
     return f"{positives:.2g} positives per batch of {batch_size} {relation_in_words(label)}{advice}"
 

@@ -1,4 +1,4 @@
-"""The figure of a study: paired differences from the baseline."""
+"""The figure of the paired differences from the baseline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmcuda.report.figures import INK, WIDTH, Picture, color_of, finish, marker_of
+from mmcuda.report.figures import INK, WIDTH, Picture, finish
 from mmcuda.report.wording import percent, signed
+from mmcuda.study.arms import parse_arm
 
 
 def draw_differences(rows: pd.DataFrame, baseline: str, plots: Path) -> Picture:
@@ -28,8 +29,8 @@ def draw_differences(rows: pd.DataFrame, baseline: str, plots: Path) -> Picture:
         for row in rows[rows["label_fraction"] == fraction].itertuples():
             height = arms.index(row.arm)
             error = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
-            color, marker = color_of(row.arm), marker_of(row.arm)
-            panel.errorbar(row.difference, height, xerr=error, color=color, marker=marker, elinewidth=1.1)
+            arm = parse_arm(row.arm)
+            panel.errorbar(row.difference, height, xerr=error, color=arm.color, marker=arm.marker, elinewidth=1.1)
         panel.set_title(f"{percent(fraction)} of the labels")
         panel.xaxis.set_major_locator(MaxNLocator(3))
         panel.xaxis.set_major_formatter(lambda value, _: signed(value))
