@@ -202,7 +202,8 @@ class Runner:
                 self.append(step.file, f"===== {step.name}: {state}, {entry['seconds']} s\n{text.rstrip()}\n\n")
             self.write_summary()
             if state != "running":
-                print(f"{now - self.begin:6.1f} s  {step.name}: {state}  {' '.join(last[-1:])}"[:200], flush=True)
+                with_code = f"{state} ({code})" if code else state
+                print(f"{now - self.begin:6.1f} s  {step.name}: {with_code}  {' '.join(last[-1:])}"[:200], flush=True)
 
     # ---- steps
 
