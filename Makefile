@@ -96,8 +96,9 @@ OLD_HEADERS := $(VENV)/torch-$(OLDEST)
 $(OLD_HEADERS): $(VENV)/torch
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --platform macosx_11_0_arm64 \
 	  --dest $@.wheel torch==$(OLDEST)
-	$(BIN)/python -m zipfile --extract $@.wheel/*.whl $@
+	$(BIN)/python -m zipfile --extract $@.wheel/*.whl $@.part
 	rm -r $@.wheel
+	mv $@.part $@
 oldest-torch: $(OLD_HEADERS)
 	for source in csrc/ops.cpp csrc/cpu/*_cpu.cpp csrc/cuda/*_cuda.cpp; do for kernels in USE_CUDA MMCUDA_SIMT; do \
 	  $(CXX) -fsyntax-only -std=c++20 -Wno-attributes -D$$kernels -D$(shell grep -o 'TORCH_TARGET_VERSION=0x[0-9a-f]*' CMakeLists.txt) \

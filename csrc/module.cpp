@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "build_info.h"
 #include "cpu/instruction_set.h"
 #ifdef USE_CUDA
 #include "cuda/limits.h"

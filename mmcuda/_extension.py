@@ -71,9 +71,10 @@ def _cuda_reason(index: int | None) -> str | None:
     runtime, driver = build["cuda_runtime"], build["cuda_driver"]
     needed = needed_driver(runtime) if "binary" in codes else runtime
     if driver < needed:
+        other = f"the nvcc of CUDA {driver // 1000}" if "binary" in codes else f"TORCH_CUDA_ARCH_LIST={dotted}"
         return (
             f"the driver serves CUDA {cuda_version(driver)}, the CUDA kernels need {cuda_version(needed)}: update the"
-            f" driver, or reinstall mmcuda with the nvcc of CUDA {driver // 1000}"
+            f" driver, or reinstall mmcuda with {other}"
         )
     return None
 

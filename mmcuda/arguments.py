@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmcuda.errors import UserError
 from mmcuda.methods import get_method
 from mmcuda.study.arms import parse_arm
@@ -121,6 +119,8 @@ def _load(config: str) -> dict[str, Any]:
 
 
 def _yaml(text: str) -> Any:
+    import yaml  # of the training flow's packages: `info` and `selfcheck` do without them
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -312,7 +312,7 @@ def warn_of_reference(reason: str) -> None:
     """Warn that a GPU's kernels are not used though impl='auto' hoped for them."""
     warnings.warn(
         "the PyTorch reference, which stores N x N matrices, takes the place of the CUDA kernels: " + reason,
-        stacklevel=2,
+        stacklevel=5,  # of the loss's caller
     )
 
 

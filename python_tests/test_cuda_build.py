@@ -65,7 +65,7 @@ def test_broken_nvcc_leaves_the_kernels_of_the_cpu(configure):
     status, line, rules = configure(BROKEN)
     assert status == 0
     assert line.startswith("not compiled: ")
-    assert line.endswith("cannot compile a kernel: nvcc fatal   : 'cicc' died due to signal 9")
+    assert line.endswith('cannot compile a kernel: nvcc fatal   : "cicc" died due to signal 9')
     assert "kernels_portable" in rules or "MMCUDA_ISA=portable" in rules
     assert "USE_CUDA" not in rules
 

@@ -2,7 +2,7 @@
 #
 # Sets MMCUDA_CUDA_ARCHITECTURES (empty: it cannot), cuda_status (one line, for `mmcuda info`) and cuda_options.
 
-# Whether nvcc compiles a kernel with these options; `why`: the first line of its message if not.
+# Whether nvcc compiles a kernel with these options; `why`: the first error of its message if not.
 function(try_nvcc result why)
   set(source ${CMAKE_BINARY_DIR}/nvcc/try.cu)
   file(CONFIGURE OUTPUT ${source} CONTENT [[
@@ -11,19 +11,24 @@ function(try_nvcc result why)
 template <class T> __global__ void kernel(std::type_identity_t<T>* x) { *x = T(1); }
 template __global__ void kernel<float>(float*);
 ]])
-  set(host "")
-  if(DEFINED ENV{CUDAHOSTCXX})
-    set(host -ccbin $ENV{CUDAHOSTCXX})
+  separate_arguments(flags UNIX_COMMAND "$ENV{CUDAFLAGS}")
+  if(CMAKE_CUDA_HOST_COMPILER)
+    list(APPEND flags -ccbin ${CMAKE_CUDA_HOST_COMPILER})
+  elseif(DEFINED ENV{CUDAHOSTCXX})
+    list(APPEND flags -ccbin $ENV{CUDAHOSTCXX})
   endif()
-  execute_process(COMMAND ${nvcc} ${host} -std=c++20 ${ARGN} -c ${source} -o ${source}.o
+  execute_process(COMMAND ${nvcc} ${flags} -std=c++20 ${ARGN} -c ${source} -o ${source}.o
     RESULT_VARIABLE code OUTPUT_VARIABLE text ERROR_VARIABLE text TIMEOUT 120)
   if(code EQUAL 0)
     set(${result} ON PARENT_SCOPE)
     return()
   endif()
+  string(REPLACE ";" "," text "${text}")
   string(STRIP "${text}" text)
+  if(text MATCHES "[^\n]*(error|fatal)[^\n]*")  # before it may stand where a header was included from
+    set(text "${CMAKE_MATCH_0}")
+  endif()
   string(REGEX REPLACE "\n.*" "" text "${text}")
-  string(REGEX REPLACE "[\"\\\\;]" "'" text "${text}")
   if(NOT text)
     set(text "exit status ${code}")
   endif()
@@ -46,8 +51,13 @@ function(options_of result)
   set(${result} "${options}" PARENT_SCOPE)
 endfunction()
 
-if(DEFINED ENV{TORCH_CUDA_ARCH_LIST})  # "8.0;9.0+PTX" -> 80-real;90
-  string(REPLACE " " ";" wanted "$ENV{TORCH_CUDA_ARCH_LIST}")
+if(NOT "$ENV{TORCH_CUDA_ARCH_LIST}" STREQUAL "")  # "8.0;9.0+PTX" -> 80-real;90
+  string(REGEX REPLACE "[ ,]+" ";" wanted "$ENV{TORCH_CUDA_ARCH_LIST}")
+  foreach(architecture IN LISTS wanted)
+    if(NOT architecture MATCHES "^[0-9]+\\.[0-9][af]?(\\+PTX)?$")
+      message(FATAL_ERROR "TORCH_CUDA_ARCH_LIST must hold compute capabilities such as 8.0 or 9.0+PTX, got ${architecture}")
+    endif()
+  endforeach()
   list(TRANSFORM wanted REPLACE "\\." "")
   list(TRANSFORM wanted REPLACE "^([0-9]+[af]?)$" "\\1-real")
   list(TRANSFORM wanted REPLACE "\\+PTX$" "")
@@ -55,12 +65,16 @@ else()
   set(wanted 80-virtual 80-real 90-real 100-real 120-real)
 endif()
 
-set(MMCUDA_CUDA_ARCHITECTURES "")
+if(NOT CMAKE_CUDA_COMPILER)  # CMake would remember for the build folder that there was none
+  unset(CMAKE_CUDA_COMPILER CACHE)
+endif()
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)
   set(nvcc ${CMAKE_CUDA_COMPILER})
+elseif(DEFINED ENV{CUDACXX})
+  set(nvcc $ENV{CUDACXX})
 else()
-  find_program(nvcc nvcc HINTS ENV CUDACXX NO_CACHE)
+  find_program(nvcc nvcc NO_CACHE)
 endif()
 if(NOT nvcc)
   set(cuda_status "not compiled: no nvcc was found")
@@ -71,6 +85,9 @@ string(REGEX MATCH "release ([0-9.]+)" nvcc_version "${nvcc_version}")
 set(nvcc_version "nvcc ${CMAKE_MATCH_1}")
 if(NOT CMAKE_CUDA_COMPILER)
   try_nvcc(accepted why)
+  if(accepted)
+    set(why "CMake cannot use it, though a kernel compiles: see CMakeFiles/CMakeConfigureLog.yaml in the build folder")
+  endif()
   set(cuda_status "not compiled: ${nvcc} cannot compile a kernel: ${why}")
   return()
 endif()

@@ -149,3 +149,12 @@ def test_as_a_process_the_exit_code_and_the_streams_are_right():
     info = subprocess.run([*command, "info"], capture_output=True, text=True, check=False)
     assert info.returncode == 0
     assert info.stdout.startswith("mmcuda")
+
+
+@pytest.mark.parametrize("command", [["info"], ["selfcheck", "--help"]])
+def test_the_kernels_commands_need_torch_and_numpy_alone(command):
+    blocked = ("yaml", "jsonargparse", "pandas", "sklearn", "timm", "torchvision", "accelerate", "matplotlib")
+    absent = f"import sys; sys.modules.update(dict.fromkeys({blocked}))"
+    code = f"{absent}; from mmcuda.cli import main; sys.exit(main({command}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
