@@ -16,7 +16,7 @@ from peers import LEAN, OURS, batch
 from torch import Tensor
 
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Relation, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Relation, Within
 
 FINDINGS = 20  # columns of the multi-hot labels
 
@@ -27,7 +27,7 @@ class Case:
 
     n: int = 4096
     d: int = 128
-    k: int = 1  # label sets
+    k: int = 1  # attributes
     dtype: torch.dtype = torch.float32
     relation: Relation | str = field(default_factory=Equal)  # or "mask", a dense one, or "none": a sample's own views
     positives: str = "outside"
@@ -79,7 +79,7 @@ def queue_step(case: Case) -> tuple[list[Tensor], Callable[[], Tensor]]:
     rows, classes = rows.detach().flatten(0, 1).requires_grad_(), classes.repeat_interleave(2)
     columns, queue_classes = columns.detach().flatten(0, 1), queue_classes.repeat_interleave(2)
     columns.requires_grad_(case.both_ways)
-    sets = [] if case.relation == "none" else [LabelSet(classes, case.relation, columns=queue_classes)]
+    sets = [] if case.relation == "none" else [Attribute(classes, case.relation, columns=queue_classes)]
     loss = partial(cross_contrast_loss, rows, columns, sets, temperature=0.07, both_ways=case.both_ways)
     return [rows, columns], partial(loss, positives=case.positives, denominator=case.denominator)
 
@@ -87,14 +87,14 @@ def queue_step(case: Case) -> tuple[list[Tensor], Callable[[], Tensor]]:
 def self_step(case: Case) -> tuple[list[Tensor], Callable[[], Tensor]]:
     features, classes = batch(case.n, case.d, case.dtype, case.k)
     if case.margin:
-        sets = [LabelSet(classes.repeat_interleave(2), case.relation)]
+        sets = [Attribute(classes.repeat_interleave(2), case.relation)]
         rows = features.detach().flatten(0, 1).requires_grad_()
         return [rows], partial(pair_margin_loss, rows, None, sets, margin=1.0)
     mask, sets = None, []
     if case.relation == "mask":
         mask = (classes[:, None] == classes).float()
     elif case.relation != "none":
-        sets = [LabelSet(values(one, case.relation), case.relation) for one in classes.view(case.k, -1)]
+        sets = [Attribute(values(one, case.relation), case.relation) for one in classes.view(case.k, -1)]
     loss = partial(supcon_loss, features, sets, mask=mask, temperature=0.07)
     return [features], partial(loss, positives=case.positives, denominator=case.denominator)
 

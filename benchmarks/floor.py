@@ -26,15 +26,15 @@ from measure import (
 )
 from peers import D, batch, supcon
 
+from mmcuda._native.ops import MOST_KEPT
 from mmcuda.info import instruction_set
-from mmcuda.ops import MOST_KEPT
 from mmcuda.timing import interleave
 
 DIMENSIONS = (32, 64, 96, 128)  # of the line; multiples of 32, so that no kernel pads
 PRODUCTS = ((8192, 128, 8192), (8192, 8192, 128), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 4096, 4096))
 COPIED = 2**26  # floats, more than any cache holds
 
-# Vector operations a pair beside the products, as csrc/cpu needs them for one label set; a pair serves row and column.
+# Vector operations a pair beside the products, as csrc/cpu needs them for one attribute; a pair serves row and column.
 EXP = 13  # shift and scale 2, rounding 3, polynomial of degree 5, exponent 2, range 1
 LABELS = 3  # two comparisons and their and
 SUMS = 6  # forward: exp into row and column 2, masked logit 2, into row and column 2

@@ -61,7 +61,7 @@ struct Features {
   }
 };
 
-// Label sets of L items, as the operators get them.
+// Attributes of L items, as the operators get them.
 struct Labels {
   Tensor ranks;               // [K, 3, L] contiguous
   std::vector<Tensor> codes;  // K, contiguous
@@ -75,8 +75,8 @@ struct Labels {
         ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
         "ranks must be [K, 3, ", items, "] int32");
     check_device("ranks", ranks, features.rows);
-    STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per label set");
-    STD_TORCH_CHECK(ranks.size(0) > 0 || mask_, "at least one label set or a mask is needed");
+    STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per attribute");
+    STD_TORCH_CHECK(ranks.size(0) > 0 || mask_, "at least one attribute or a mask is needed");
     for (const Tensor& code : codes_) {
       const bool gaussian = code.scalar_type() == ScalarType::Double && code.dim() == 1 && code.size(0) == items;
       const bool overlap =
@@ -103,14 +103,14 @@ struct Labels {
 // Of label_ranks.
 inline void check_labels(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
   STD_TORCH_CHECK(!labels.empty() && labels.size() == tolerances.size(),
-                  "tolerances must have one value per label set, got ", tolerances.size(), " for ", labels.size());
+                  "tolerances must have one value per attribute, got ", tolerances.size(), " for ", labels.size());
   const int64_t samples = labels[0].numel();
   STD_TORCH_CHECK(samples <= std::numeric_limits<int32_t>::max(), "labels must have fewer than 2^31 samples, got ",
                   samples);
   STD_TORCH_CHECK(views > 0, "views must be positive, got ", views);
   for (size_t k = 0; k < labels.size(); ++k) {
     STD_TORCH_CHECK(labels[k].dim() == 1 && labels[k].numel() == samples, "labels must each be [", samples, "]");
-    check_device("labels", labels[k], labels[0], "the first label set");
+    check_device("labels", labels[k], labels[0], "the first attribute");
     const bool integer = labels[k].scalar_type() == ScalarType::Long;
     STD_TORCH_CHECK(integer || labels[k].scalar_type() == ScalarType::Double, "labels must be int64 or float64");
     STD_TORCH_CHECK(!integer || tolerances[k] == 0, "integer labels are compared for equality, got tolerance ",
@@ -141,7 +141,7 @@ struct ContrastiveArguments {
         both_ways(both_ways_),
         reduced(reduction != "none"),
         mean(reduction == "mean") {
-    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per attribute");
     STD_TORCH_CHECK(inside || positives == "outside", "positives must be 'outside' or 'inside', got ", positives);
     STD_TORCH_CHECK(all || one_positive || denominator == "negatives",
                     "denominator must be 'all', 'negatives' or 'one_positive', got ", denominator);
@@ -195,7 +195,7 @@ struct PairMarginArguments {
         labels(ranks, codes, std::nullopt, features),
         weights(std::move(weights_)),
         margin(margin_) {
-    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per label set");
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per attribute");
   }
 
   ScalarType dtype() const { return compute_dtype(features.rows.scalar_type()); }

@@ -3,7 +3,7 @@
 //   x_i [D], i < N         features of the rows (anchors);  y_j [D], j < M  of the columns
 //   s_ij                   = x_i.y_j / tau                          logit
 //   allowed pairs          all (i, j); in self-contrast (Y = X) not j = i, with a self offset o not j = i + o
-//   r_kij in [0, 1]        relation of i and j under label set k: 1 for positives, 0 for negatives, or between
+//   r_kij in [0, 1]        relation of i and j under attribute k: 1 for positives, 0 for negatives, or between
 //   n_ki                   = sum_j r_kij                            how many positives
 //   a_ki                   = w_k if n_ki > 0, and for the denominator "negatives" sum_j (1 - r_kij) > 1e-6; else 0
 //
@@ -35,7 +35,7 @@
 // keep for the backward are the dot products of the first block pairs, up to a fixed number of bytes: it saves up to
 // N^2 D.
 //
-// Relations. Sort the known values of a label set: the positives of a sample, equal or within a tolerance, are
+// Relations. Sort the known values of an attribute: the positives of a sample, equal or within a tolerance, are
 // neighbours there. An item has a rank, and j is positive to i where first_i <= rank_j <= last_i. A sample without a
 // value is alone in its interval, so that its own other views are its only positives. A Gaussian weights the pairs in
 // the interval by 2^-(value_i - value_j)^2; an overlap is the Jaccard index of two bit sets over the bits known in
@@ -49,7 +49,7 @@ namespace mmcuda {
 
 inline constexpr int64_t kBlock = 96;  // rows of a block; a multiple of every micro-tile side
 inline constexpr int64_t kBlockPairs = kBlock * kBlock;
-inline constexpr int kMostSets = 16;              // label sets of one loss on CUDA, whose kernels get them as arguments
+inline constexpr int kMostSets = 16;              // attributes of one loss on CUDA, whose kernels get them as arguments
 inline constexpr int64_t kMostKept = 30'000'000;  // bytes of dot products kept between forward and backward
 
 // Exponents are taken as 2^((x_i.y_j - shift) scale), the difference first: that rounds the same in forward and
@@ -70,7 +70,7 @@ struct IndexOf<double> {
 
 enum class Relation { kInterval, kGaussian, kOverlap, kMask };
 
-// One label set. Arrays have one value per item.
+// One attribute. Arrays have one value per item.
 template <class T>
 struct LabelSet {
   using Index = typename IndexOf<T>::type;  // as wide as T, so that vectors of both have equally many lanes

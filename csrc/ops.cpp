@@ -2,7 +2,7 @@
 //
 // N rows [.., D] meet M columns [.., D]; without columns the rows meet each other. Items are the rows and, where there
 // are columns, these behind them: L = N or N + M. Anchors are the rows and, `both_ways`, the columns, too: A = N or
-// N + M. K label sets; a mask is one more, the last.
+// N + M. K attributes; a mask is one more, the last.
 
 #include <torch/csrc/stable/library.h>
 
@@ -15,9 +15,9 @@
 MMCUDA_LIBRARY(m) {
   // labels: K tensors [B], int64 (-1 = missing) or float64 (NaN = missing) -> [K, 3, B views] int32: rank, first, last
   m.def("label_ranks(Tensor[] labels, float[] tolerances, SymInt views) -> Tensor");
-  // temperature [], ranks [K, 3, L], mask [B, B'], codes, one per label set: empty (an interval of ranks), float64 [L]
+  // temperature [], ranks [K, 3, L], mask [B, B'], codes, one per attribute: empty (an interval of ranks), float64 [L]
   // (Gaussian) or int32 [W, 2, L] (overlap) -> loss [A] or, reduced, []; statistics [S, A]: shift and sum of each
-  // exponential sum and for "one_positive" the mean sigmoid of each label set; totals [K, A] float64: how many
+  // exponential sum and for "one_positive" the mean sigmoid of each attribute; totals [K, A] float64: how many
   // positives an anchor has; dots [.., kBlockPairs]: to keep, on the CPU, the dot products of as many block pairs as
   // kMostKept allows. allow_tf32: CUDA may round float32 factors so.
   m.def(

@@ -9,9 +9,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmcuda import _extension, checks, ops, reference
-from mmcuda.labels import LabelSet, check_number
-from mmcuda.pairs import Pairs, dense_relations, encoded_relations, for_kernels, for_reference, own_views
+from mmcuda._native import checks, extension, ops, reference
+from mmcuda._native.checks import check_number
+from mmcuda._native.encode import (
+    Pairs,
+    check_attributes,
+    dense_relations,
+    encoded_relations,
+    for_kernels,
+    for_reference,
+    own_views,
+)
+from mmcuda.relations import Attribute
 
 Implementation = Literal["auto", "fused", "reference"]
 ContrastMode = Literal["all", "one"]
@@ -22,7 +31,7 @@ Reduction = Literal["none", "mean", "has_positives", "sum"]
 
 def supcon_loss(
     features: Tensor,
-    label_sets: Sequence[LabelSet] = (),
+    attributes: Sequence[Attribute] = (),
     *,
     mask: Tensor | None = None,
     temperature: float | Tensor = 0.07,
@@ -34,19 +43,19 @@ def supcon_loss(
     reduction: Reduction = "mean",
     impl: Implementation = "auto",
 ) -> Tensor:
-    """Supervised contrastive loss of a batch against itself, summed over label sets in one pass.
+    """Supervised contrastive loss of a batch against itself, summed over attributes in one pass.
 
     With s_ij = x_i.x_j / tau over the other rows j and P_k(i) the positives of row i, the loss of an anchor is
 
         loss_i = sum_k w_k [P_k(i) not empty] (log sum_j exp s_ij - mean_{j in P_k(i)} s_ij)
 
-    unless ``positives`` and ``denominator`` say otherwise; :mod:`mmcuda.reference` lists the formulas and their papers.
-    An anchor without positives has loss 0. Memory is O(N D) with the fused kernels, N = B V.
+    unless ``positives`` and ``denominator`` say otherwise; :mod:`mmcuda._native.reference` lists the formulas and their
+    papers. An anchor without positives has loss 0. Memory is O(N D) with the fused kernels, N = B V.
 
     Args:
         features: [B, V, D] views of each sample, L2-normalised by the caller (any norm is computed correctly).
-        label_sets: what makes positives, each with values of B samples; empty: a sample's own views only (SimCLR).
-        mask: [B, B] dense relation instead of label sets; ``mask[i, j] >= 0`` weights j as a positive of i.
+        attributes: what makes positives, each with values of B samples; empty: a sample's own views only (SimCLR).
+        mask: [B, B] dense relation instead of attributes; ``mask[i, j] >= 0`` weights j as a positive of i.
         temperature: tau > 0, a number or a tensor []; one that requires a gradient gets it.
         contrast_mode: anchors are "all" views, or only the first ("one").
         base_temperature: scales the loss by ``temperature / base_temperature``; None: not scaled.
@@ -70,13 +79,13 @@ def supcon_loss(
     Example:
         >>> z = torch.nn.functional.normalize(torch.randn(8, 2, 16), dim=-1)
         >>> bcva, cst = torch.randint(27, 100, (8,)), 300 + 100 * torch.rand(8)
-        >>> loss = supcon_loss(z, [LabelSet(bcva, Equal()), LabelSet(cst, Within(25.0), weight=0.5)])
+        >>> loss = supcon_loss(z, [Attribute(bcva, Equal()), Attribute(cst, Within(25.0), weight=0.5)])
     """
     checks.check_features("features", features, "[B, V, D]")
     samples, views, _ = features.shape
-    checks.check_label_sets(label_sets, ("sample, B", samples), None, "features", features)
+    check_attributes(attributes, ("sample, B", samples), None, "features", features)
     if mask is not None:
-        checks.check_mask(mask, label_sets, "[B, B]", (samples, samples), denominator, "features", features)
+        checks.check_mask(mask, attributes, "[B, B]", (samples, samples), denominator, "features", features)
     checks.check_temperature(temperature, "features", features)
     if base_temperature is not None:
         check_number("base_temperature", base_temperature, zero_allowed=False)
@@ -86,9 +95,9 @@ def supcon_loss(
         checks.check_anchor_weights(anchor_weights, "[B]", samples, "features", features)
     checks.check_execution(reduction, impl)
 
-    if mask is None and not label_sets:
-        label_sets = [own_views(samples, False, features.device)]
-    pairs = Pairs(features, None, label_sets, mask, views, 0)
+    if mask is None and not attributes:
+        attributes = [own_views(samples, False, features.device)]
+    pairs = Pairs(features, None, attributes, mask, views, 0)
     every = anchor_weights is None and contrast_mode == "all"
     losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, False, every, reduction, impl)
     scale = 1.0 if base_temperature is None else temperature / base_temperature
@@ -107,7 +116,7 @@ def supcon_loss(
 def cross_contrast_loss(
     rows: Tensor,
     columns: Tensor,
-    label_sets: Sequence[LabelSet] = (),
+    attributes: Sequence[Attribute] = (),
     *,
     mask: Tensor | None = None,
     temperature: float | Tensor = 0.07,
@@ -128,10 +137,10 @@ def cross_contrast_loss(
     Args:
         rows: [N, D] anchors.
         columns: [M, D], of the dtype of ``rows``.
-        label_sets: what makes positives, with values of N rows and, as ``columns``, of M columns; with ``self_offset``
+        attributes: what makes positives, with values of N rows and, as ``columns``, of M columns; with ``self_offset``
             with values of the M / views samples of the columns. Empty: row i's only positive is column i (CLIP), or
             with ``self_offset`` its own other views (SimCLR).
-        mask: dense relation instead of label sets, >= 0: [N, M]; with ``self_offset`` [M / views, M / views].
+        mask: dense relation instead of attributes, >= 0: [N, M]; with ``self_offset`` [M / views, M / views].
         temperature: tau > 0, a number or a tensor []; one that requires a gradient gets it.
         positives: summed "outside" the logarithm or "inside".
         denominator: sums "all" pairs, only the "negatives" (decoupled), or "one_positive" beside them (SINCERE).
@@ -161,15 +170,15 @@ def cross_contrast_loss(
     n, m = rows.shape[0], columns.shape[0]
     checks.check_self_offset(self_offset, views, n, m)
     if self_offset is None:
-        checks.check_label_sets(label_sets, ("row, N", n), ("column, M", m), "rows", rows)
+        check_attributes(attributes, ("row, N", n), ("column, M", m), "rows", rows)
         mask_shape, mask_sizes = "[N, M]", (n, m)
     else:
-        checks.check_label_sets(label_sets, ("sample, M / views", m // views), None, "rows", rows)
+        check_attributes(attributes, ("sample, M / views", m // views), None, "rows", rows)
         mask_shape, mask_sizes = "[M / views, M / views]", (m // views, m // views)
     if mask is not None:
-        checks.check_mask(mask, label_sets, mask_shape, mask_sizes, denominator, "rows", rows)
-    elif not label_sets and self_offset is None and n != m:
-        raise ValueError(f"label_sets or mask must be given unless N = M: got N = {n} rows and M = {m} columns")
+        checks.check_mask(mask, attributes, mask_shape, mask_sizes, denominator, "rows", rows)
+    elif not attributes and self_offset is None and n != m:
+        raise ValueError(f"attributes or mask must be given unless N = M: got N = {n} rows and M = {m} columns")
     checks.check_temperature(temperature, "rows", rows)
     checks.check_variant(positives, denominator)
     checks.check_flag("both_ways", both_ways)
@@ -178,9 +187,9 @@ def cross_contrast_loss(
         checks.check_anchor_weights(anchor_weights, shape, size, "rows", rows)
     checks.check_execution(reduction, impl)
 
-    if mask is None and not label_sets:
-        label_sets = [own_views(m // views, self_offset is None, rows.device)]
-    pairs = Pairs(rows, columns, label_sets, mask, views, self_offset)
+    if mask is None and not attributes:
+        attributes = [own_views(m // views, self_offset is None, rows.device)]
+    pairs = Pairs(rows, columns, attributes, mask, views, self_offset)
     every = anchor_weights is None
     losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, both_ways, every, reduction, impl)
     if losses.ndim == 0:
@@ -191,7 +200,7 @@ def cross_contrast_loss(
 def pair_margin_loss(
     rows: Tensor,
     columns: Tensor | None,
-    label_sets: Sequence[LabelSet],
+    attributes: Sequence[Attribute],
     *,
     margin: float = 1.0,
     reduction: Reduction = "mean",
@@ -208,7 +217,7 @@ def pair_margin_loss(
     Args:
         rows: [N, D] features.
         columns: [M, D] other features, of the dtype of ``rows``; None: the rows against each other.
-        label_sets: what relates pairs, at least one, with values of N rows and, as ``columns``, of M columns.
+        attributes: what relates pairs, at least one, with values of N rows and, as ``columns``, of M columns.
         margin: distance >= 0 from which pairs that are not related have loss 0, in the unit of the features.
         reduction: "mean" over the rows; "has_positives": over those with related pairs, 0 if none has; "sum"; "none".
         impl: "fused" kernels, the dense PyTorch "reference", or "auto": fused where there are kernels.
@@ -221,7 +230,7 @@ def pair_margin_loss(
 
     Example:
         >>> image, text = torch.randn(8, 16), torch.randn(5, 16)
-        >>> findings = LabelSet(torch.randint(0, 2, (8, 14)), Overlap(), columns=torch.randint(0, 2, (5, 14)))
+        >>> findings = Attribute(torch.randint(0, 2, (8, 14)), Overlap(), columns=torch.randint(0, 2, (5, 14)))
         >>> loss = pair_margin_loss(image, text, [findings], margin=2.0)
     """
     checks.check_features("rows", rows, "[N, D]")
@@ -229,13 +238,13 @@ def pair_margin_loss(
     if columns is not None:
         checks.check_columns(columns, rows)
         counted_columns = ("column, M", columns.shape[0])
-    checks.check_label_sets(label_sets, ("row, N", rows.shape[0]), counted_columns, "rows", rows)
-    if not label_sets:
-        raise ValueError("label_sets must hold at least one LabelSet, got none")
+    check_attributes(attributes, ("row, N", rows.shape[0]), counted_columns, "rows", rows)
+    if not attributes:
+        raise ValueError("attributes must hold at least one Attribute, got none")
     check_number("margin", margin, zero_allowed=True)
     checks.check_execution(reduction, impl)
 
-    pairs = Pairs(rows, columns, label_sets, None, 1, 0 if columns is None else None)
+    pairs = Pairs(rows, columns, attributes, None, 1, 0 if columns is None else None)
     totals = None
     if _use_fused(impl, rows.device):
         relations = encoded_relations(pairs)
@@ -295,7 +304,7 @@ def _contrastive_losses(
 def _use_fused(impl: Implementation, device: torch.device) -> bool:
     if impl == "reference":
         return False
-    reason = _extension.why_not_fused(device)
+    reason = extension.why_not_fused(device)
     if reason is None and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         reason = "torch.func transforms are not supported by the kernels, use impl='reference'"
     if impl == "fused" and reason:

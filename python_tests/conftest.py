@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmcuda import _extension, functional, ops
+from mmcuda import functional
+from mmcuda._native import extension, ops
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("default")
@@ -31,12 +32,12 @@ def simt(monkeypatch):
 @pytest.fixture
 def use_instruction_set():
     """A function that puts an instruction set of the CPU in use."""
-    before = _extension.native.instruction_set()
-    yield _extension.native.set_instruction_set
-    _extension.native.set_instruction_set(before)
+    before = extension.native.instruction_set()
+    yield extension.native.set_instruction_set
+    extension.native.set_instruction_set(before)
 
 
-INSTRUCTION_SETS = _extension.native.build_info()["cpu"] if _extension.native else []
+INSTRUCTION_SETS = extension.native.build_info()["cpu"] if extension.native else []
 SIMT = importlib.util.find_spec("mmcuda._simt") is not None
 
 

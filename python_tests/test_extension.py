@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from mmcuda import _extension, functional
+from mmcuda import functional
+from mmcuda._native import extension
 from mmcuda.info import describe
 
 WITHOUT_EXTENSION = """
@@ -39,11 +40,11 @@ def test_without_a_compiled_extension():
 def test_info_names_versions_and_kernels():
     text = describe()
     assert torch.__version__ in text
-    if _extension.native is None:
+    if extension.native is None:
         assert "none" in text
     else:
-        assert _extension.native.instruction_set() in text
-        assert all(name in text for name in _extension.native.build_info()["cpu"])
+        assert extension.native.instruction_set() in text
+        assert all(name in text for name in extension.native.build_info()["cpu"])
 
 
 def test_fused_is_refused_where_there_are_no_kernels():
@@ -51,7 +52,7 @@ def test_fused_is_refused_where_there_are_no_kernels():
         functional.supcon_loss(torch.ones(2, 2, 4, device="meta"), impl="fused")
 
 
-@pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
+@pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
 def test_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="instruction set mmx is not compiled in"):
-        _extension.native.set_instruction_set("mmx")
+        extension.native.set_instruction_set("mmx")

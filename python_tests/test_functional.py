@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmcuda import _extension
+from mmcuda._native import extension
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
-pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
+pytestmark = pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
 
 
 class Tolerance(NamedTuple):
@@ -70,7 +70,7 @@ def natural_scale(case):
     """Return the size of the terms that gradients are sums of: where these cancel, their rounding is left."""
     norm = max(tensor.norm(dim=-1).max().item() for tensor in case.tensors)
     if case.temperature is None:
-        weight = sum(labels.weight for labels in case.options["label_sets"])
+        weight = sum(labels.weight for labels in case.options["attributes"])
         return [weight * norm / len(tensor) for tensor in case.tensors]
     anchors = case.tensors[0][..., 0].numel()
     return [*(norm / case.temperature / anchors for _ in case.tensors), (norm / case.temperature) ** 2]
@@ -140,9 +140,9 @@ KINDS = {
 RELATIONS = [*KINDS, "mask", "own"]
 
 
-def label_sets_of(relation, size, columns=None):
+def attributes_of(relation, size, columns=None):
     return [
-        LabelSet(values(size), kind, weight, columns=None if columns is None else values(columns))
+        Attribute(values(size), kind, weight, columns=None if columns is None else values(columns))
         for values, kind, weight in KINDS[relation]
     ]
 
@@ -152,7 +152,7 @@ def related(relation, size, columns=None):
     if relation == "own":
         return {}
     if relation != "mask":
-        return {"label_sets": label_sets_of(relation, size, columns)}
+        return {"attributes": attributes_of(relation, size, columns)}
     mask = torch.rand(size, columns or size) * (torch.rand(size, columns or size) > 0.6)  # not symmetric
     mask[::5] = 0  # no positives
     mask[1::7] = 1  # no negatives
@@ -179,7 +179,7 @@ def slice_case(relation, n, m, d, offset, views=1, **options):
 
 def margin_case(relation, n, m, d, margin=1.3):
     tensors = (unit(n, d),) if m is None else (unit(n, d), unit(m, d))
-    options = {"label_sets": label_sets_of(relation, n, m), "margin": margin}
+    options = {"attributes": attributes_of(relation, n, m), "margin": margin}
     if m is None:
         return Case(lambda rows, **rest: pair_margin_loss(rows, None, **rest), tensors, options, None)
     return Case(pair_margin_loss, tensors, options, None)
@@ -347,7 +347,7 @@ def test_collapsed_features_keep_their_digits(implementation, temperature):
     """All logits nearly equal and near 1 / tau: an error of the long sums would be magnified by 1 / tau."""
     direction = torch.randn(64)
     features = normalize(20 * direction + torch.randn(512, 2, 64), dim=-1)
-    arguments = {"label_sets": [LabelSet(torch.arange(512) % 50, Equal())], "temperature": temperature}
+    arguments = {"attributes": [Attribute(torch.arange(512) % 50, Equal())], "temperature": temperature}
     expected = supcon_loss(features.double(), impl="reference", **arguments)
     torch.testing.assert_close(supcon_loss(features, impl="fused", **arguments).double(), expected, rtol=5e-7, atol=0)
 
@@ -367,7 +367,7 @@ def test_scale_of_the_mask_does_not_matter(implementation, scale, dtype):
 def far_beside_sigma(low, high):
     values = low + (high - low) * torch.rand(60, dtype=torch.float64)
     values = torch.cat([values, values + torch.randn(60, dtype=torch.float64)])
-    yield "", Case(supcon_loss, (unit(120, 1, 16),), {"label_sets": [LabelSet(values, Rbf(1.0))]})
+    yield "", Case(supcon_loss, (unit(120, 1, 16),), {"attributes": [Attribute(values, Rbf(1.0))]})
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -379,7 +379,7 @@ def test_rbf_of_values_that_are_large_beside_sigma(implementation, low, high, dt
 
 def outlier(value):
     values = torch.tensor([0, 1, 2, 3, value, value], dtype=torch.float64)
-    yield "", Case(supcon_loss, (unit(6, 1, 16),), {"label_sets": [LabelSet(values, Rbf(1.0))]})
+    yield "", Case(supcon_loss, (unit(6, 1, 16),), {"attributes": [Attribute(values, Rbf(1.0))]})
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -480,13 +480,13 @@ def test_anything(data):
 )
 def test_any_labels(samples, views, grade, values, tolerance, cells, variant):
     torch.manual_seed(samples + cells)
-    label_sets = [
-        LabelSet(torch.tensor(grade[:samples]), Equal(), 0.7),
-        LabelSet(torch.tensor(values[:samples], dtype=torch.float64), Within(tolerance), 1.3),
-        LabelSet(torch.tensor(grade[:samples]), Rbf(2.0)),
-        LabelSet(torch.randint(-1, 2, (samples, cells)), Overlap(), 0.4),
+    attributes = [
+        Attribute(torch.tensor(grade[:samples]), Equal(), 0.7),
+        Attribute(torch.tensor(values[:samples], dtype=torch.float64), Within(tolerance), 1.3),
+        Attribute(torch.tensor(grade[:samples]), Rbf(2.0)),
+        Attribute(torch.randint(-1, 2, (samples, cells)), Overlap(), 0.4),
     ]
-    options = {"label_sets": label_sets} | variant_options(variant)
+    options = {"attributes": attributes} | variant_options(variant)
     assert_equals_reference(Case(supcon_loss, (unit(samples, views, 5),), options), torch.float64)
 
 
@@ -501,8 +501,8 @@ def test_memory_layout_does_not_matter(memory, dtype):
 def test_identifiers_of_64_bits_are_told_apart():
     """Hashed patient ids differ in the last bit, which a float64 would lose."""
     big = 2**62
-    label_sets = [LabelSet(torch.tensor([big, big + 1, big, big + 1]), Equal())]
-    assert_equals_reference(Case(supcon_loss, (unit(4, 1, 8),), {"label_sets": label_sets}), torch.float64)
+    attributes = [Attribute(torch.tensor([big, big + 1, big, big + 1]), Equal())]
+    assert_equals_reference(Case(supcon_loss, (unit(4, 1, 8),), {"attributes": attributes}), torch.float64)
 
 
 @pytest.mark.parametrize("impl", ["fused", "reference"])
@@ -512,7 +512,7 @@ def test_no_positives_anywhere_is_zero(impl, reduction, variant):
     features = unit(6, 1, 8).requires_grad_()
     options = variant_options(variant) | {"reduction": reduction, "impl": impl}
     for labels in (torch.arange(6), torch.full((6,), -1)):
-        loss = supcon_loss(features, [LabelSet(labels, Equal())], **options)
+        loss = supcon_loss(features, [Attribute(labels, Equal())], **options)
         assert loss == 0
         assert torch.count_nonzero(torch.autograd.grad(loss, features)[0]) == 0
     loss = supcon_loss(features[:1], **options)  # a single row
@@ -522,7 +522,7 @@ def test_no_positives_anywhere_is_zero(impl, reduction, variant):
 
 def test_all_labels_missing_is_simclr():
     features = unit(9, 2, 8)
-    missing = [LabelSet(torch.full((9,), math.nan), Within(3.0))]
+    missing = [Attribute(torch.full((9,), math.nan), Within(3.0))]
     torch.testing.assert_close(supcon_loss(features, missing), supcon_loss(features))
 
 
@@ -531,17 +531,17 @@ def test_all_labels_missing_is_simclr():
 def test_reductions(reduction, weighted):
     """They are the reference's; with weights, with anchors without positives, with the first views as anchors."""
     features, weights = unit(40, 2, 8), torch.rand(80, dtype=torch.float64)
-    label_sets = [LabelSet(grades(40), Equal()), LabelSet(thickness(40), Rbf(2.0), 0.0)]
+    attributes = [Attribute(grades(40), Equal()), Attribute(thickness(40), Rbf(2.0), 0.0)]
     crossed = [
-        LabelSet(grades(80), Equal(), columns=grades(30)),
-        LabelSet(findings(80), Overlap(), columns=findings(30)),
+        Attribute(grades(80), Equal(), columns=grades(30)),
+        Attribute(findings(80), Overlap(), columns=findings(30)),
     ]
     for function, tensors, options, anchors in [
-        (supcon_loss, (features,), {"label_sets": label_sets}, 40),
-        (supcon_loss, (features[:, :1],), {"label_sets": label_sets}, 40),
-        (supcon_loss, (features,), {"label_sets": label_sets, "contrast_mode": "one", "base_temperature": 0.2}, 40),
-        (cross_contrast_loss, (features.flatten(0, 1), unit(30, 8)), {"label_sets": crossed}, 80),
-        (pair_margin_loss, (features.flatten(0, 1), unit(30, 8)), {"label_sets": crossed}, None),
+        (supcon_loss, (features,), {"attributes": attributes}, 40),
+        (supcon_loss, (features[:, :1],), {"attributes": attributes}, 40),
+        (supcon_loss, (features,), {"attributes": attributes, "contrast_mode": "one", "base_temperature": 0.2}, 40),
+        (cross_contrast_loss, (features.flatten(0, 1), unit(30, 8)), {"attributes": crossed}, 80),
+        (pair_margin_loss, (features.flatten(0, 1), unit(30, 8)), {"attributes": crossed}, None),
     ]:
         if weighted and anchors is not None:
             options["anchor_weights"] = weights[:anchors]
@@ -647,7 +647,7 @@ def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
 PEAK = """
 import resource, torch
 from mmcuda.functional import *
-from mmcuda.labels import *
+from mmcuda.relations import *
 
 def step(n):
     x, y = (torch.nn.functional.normalize(torch.randn(n, 16), dim=-1).requires_grad_() for _ in range(2))
@@ -661,9 +661,9 @@ step(20_000)
 print(peak() - before)
 """
 CALLS = {
-    "self": "supcon_loss(x[:, None], [LabelSet(grade, Equal()), LabelSet(acuity, Rbf(0.01))], impl='fused')",
-    "cross": "cross_contrast_loss(x, y, [LabelSet(grade, Equal(), columns=grade)], both_ways=True, impl='fused')",
-    "margin": "pair_margin_loss(x, None, [LabelSet(findings, Overlap())], impl='fused')",
+    "self": "supcon_loss(x[:, None], [Attribute(grade, Equal()), Attribute(acuity, Rbf(0.01))], impl='fused')",
+    "cross": "cross_contrast_loss(x, y, [Attribute(grade, Equal(), columns=grade)], both_ways=True, impl='fused')",
+    "margin": "pair_margin_loss(x, None, [Attribute(findings, Overlap())], impl='fused')",
 }
 
 

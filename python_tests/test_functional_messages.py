@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap
+from mmcuda.relations import Attribute, Equal, Overlap
 
 META = "meta"
 X = torch.ones(4, 8)
-LABELS = LabelSet(torch.zeros(4), Equal())
-CROSSED = LabelSet(torch.zeros(4), Equal(), columns=torch.zeros(6))
+LABELS = Attribute(torch.zeros(4), Equal())
+CROSSED = Attribute(torch.zeros(4), Equal(), columns=torch.zeros(6))
 FUNCTIONS = {
-    supcon_loss: {"features": torch.ones(4, 2, 8), "label_sets": [], "impl": "reference"},
-    cross_contrast_loss: {"rows": X, "columns": torch.ones(6, 8), "label_sets": [CROSSED], "impl": "reference"},
-    pair_margin_loss: {"rows": X, "columns": None, "label_sets": [LABELS], "impl": "reference"},
+    supcon_loss: {"features": torch.ones(4, 2, 8), "attributes": [], "impl": "reference"},
+    cross_contrast_loss: {"rows": X, "columns": torch.ones(6, 8), "attributes": [CROSSED], "impl": "reference"},
+    pair_margin_loss: {"rows": X, "columns": None, "attributes": [LABELS], "impl": "reference"},
 }
-BIG = {"columns": torch.ones(12, 8), "label_sets": [], "views": 2, "self_offset": 4}  # rows among 6 samples of 2 views
+BIG = {"columns": torch.ones(12, 8), "attributes": [], "views": 2, "self_offset": 4}  # rows among 6 samples of 2 views
 
 
 def of_features(name, shape, wrong_shape, empty):
@@ -47,7 +47,7 @@ def of_mask(shape, sizes, owner, **others):
     ones = torch.ones(sizes)
     wanted = f"mask must be real and {shape} = {list(sizes)}, got"
     return [
-        (error, {"label_sets": [], **others, **arguments}, message)
+        (error, {"attributes": [], **others, **arguments}, message)
         for error, arguments, message in [
             (TypeError, {"mask": ones.tolist()}, "mask must be a tensor, got list"),
             (ValueError, {"mask": ones[:, :3]}, f"{wanted} torch.float32 [{sizes[0]}, 3]"),
@@ -128,16 +128,16 @@ def of_execution():
     ]
 
 
-def of_label_sets(owner, counted, size, **others):
+def of_attributes(owner, counted, size, **others):
     def sets(**arguments):
-        return [LabelSet(**({"values": torch.zeros(size), "relation": Equal()} | arguments))]
+        return [Attribute(**({"values": torch.zeros(size), "relation": Equal()} | arguments))]
 
     return [
-        (error, {**others, "label_sets": label_sets}, message)
-        for error, label_sets, message in [
-            (TypeError, LABELS, "label_sets must be a list of LabelSet, got LabelSet"),
-            (TypeError, torch.zeros(4), "label_sets must be a list of LabelSet, got Tensor"),
-            (TypeError, [torch.zeros(4)], "label_sets[0] must be a LabelSet, got Tensor"),
+        (error, {**others, "attributes": attributes}, message)
+        for error, attributes, message in [
+            (TypeError, LABELS, "attributes must be a list of Attribute, got Attribute"),
+            (TypeError, torch.zeros(4), "attributes must be a list of Attribute, got Tensor"),
+            (TypeError, [torch.zeros(4)], "attributes[0] must be an Attribute, got Tensor"),
             (ValueError, sets(values=torch.zeros(3)), f"labels must have one value per {counted} = {size}, got 3"),
             (
                 ValueError,
@@ -158,18 +158,18 @@ def of_label_sets(owner, counted, size, **others):
     ]
 
 
-def of_crossed_label_sets():
-    short = LabelSet(torch.zeros(4), Equal(), columns=torch.zeros(4))
+def of_crossed_attributes():
+    short = Attribute(torch.zeros(4), Equal(), columns=torch.zeros(4))
     return [
-        *of_label_sets("rows", "row, N", 4)[:-1],
+        *of_attributes("rows", "row, N", 4)[:-1],
         (
             ValueError,
-            {"label_sets": [LABELS]},
+            {"attributes": [LABELS]},
             "columns of labels must be given: the columns are other samples than the rows",
         ),
         (
             ValueError,
-            {"label_sets": [CROSSED, short]},
+            {"attributes": [CROSSED, short]},
             "columns of labels must have one value per column, M = 6, got 4",
         ),
     ]
@@ -178,9 +178,9 @@ def of_crossed_label_sets():
 MESSAGES = {
     supcon_loss: [
         *of_features("features", "[B, V, D]", X, torch.ones(4, 0, 8)),
-        *of_label_sets("features", "sample, B", 4),
+        *of_attributes("features", "sample, B", 4),
         *of_mask("[B, B]", (4, 4), "features"),
-        (ValueError, {"label_sets": [LABELS], "mask": torch.ones(4, 4)}, "labels and mask cannot be given together"),
+        (ValueError, {"attributes": [LABELS], "mask": torch.ones(4, 4)}, "labels and mask cannot be given together"),
         *of_temperature("features"),
         (ValueError, {"contrast_mode": "some"}, "contrast_mode must be 'all' or 'one', got 'some'"),
         (TypeError, {"base_temperature": "1"}, "base_temperature must be a number, got str"),
@@ -192,12 +192,12 @@ MESSAGES = {
     cross_contrast_loss: [
         *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:0]),
         *of_columns(),
-        *of_crossed_label_sets(),
-        *of_label_sets("rows", "sample, M / views", 6, **{k: v for k, v in BIG.items() if k != "label_sets"}),
+        *of_crossed_attributes(),
+        *of_attributes("rows", "sample, M / views", 6, **{k: v for k, v in BIG.items() if k != "attributes"}),
         (
             ValueError,
-            {"label_sets": []},
-            "label_sets or mask must be given unless N = M: got N = 4 rows and M = 6 columns",
+            {"attributes": []},
+            "attributes or mask must be given unless N = M: got N = 4 rows and M = 6 columns",
         ),
         *of_mask("[N, M]", (4, 6), "rows"),
         *of_mask("[M / views, M / views]", (6, 6), "rows", **BIG),
@@ -221,9 +221,9 @@ MESSAGES = {
     pair_margin_loss: [
         *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:, :0]),
         *of_columns(),
-        *of_label_sets("rows", "row, N", 4),
-        *[(e, {"columns": torch.ones(6, 8)} | a, m) for e, a, m in of_crossed_label_sets()],
-        (ValueError, {"label_sets": []}, "label_sets must hold at least one LabelSet, got none"),
+        *of_attributes("rows", "row, N", 4),
+        *[(e, {"columns": torch.ones(6, 8)} | a, m) for e, a, m in of_crossed_attributes()],
+        (ValueError, {"attributes": []}, "attributes must hold at least one Attribute, got none"),
         (TypeError, {"margin": torch.ones(())}, "margin must be a number, got Tensor"),
         (ValueError, {"margin": -1.0}, "margin must be not negative and finite, got -1.0"),
         (ValueError, {"margin": math.inf}, "margin must be not negative and finite, got inf"),
@@ -251,12 +251,12 @@ def test_every_argument_has_a_message(function):
 
 
 def test_fused_is_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr("mmcuda._extension.native", object())  # as if it was built
+    monkeypatch.setattr("mmcuda._native.extension.native", object())  # as if it was built
     x, labels = torch.ones(2, 4, device=META), torch.zeros(2, device=META)
     for loss in (
         lambda: supcon_loss(x[:, None], impl="fused"),
         lambda: cross_contrast_loss(x, x, impl="fused"),
-        lambda: pair_margin_loss(x, None, [LabelSet(labels, Equal())], impl="fused"),
+        lambda: pair_margin_loss(x, None, [Attribute(labels, Equal())], impl="fused"),
     ):
         with pytest.raises(RuntimeError, match="impl='fused' is not possible: no fused kernels for meta tensors"):
             loss()
@@ -264,7 +264,7 @@ def test_fused_is_refused_with_the_reason(monkeypatch):
 
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
 def test_fused_is_refused_in_a_transform(monkeypatch, transform):
-    monkeypatch.setattr("mmcuda._extension.why_not_fused", lambda device_type: None)
+    monkeypatch.setattr("mmcuda._native.extension.why_not_fused", lambda device_type: None)
     features = torch.ones(3, 2, 2, 4) if transform is torch.func.vmap else torch.ones(2, 2, 4)
     message = re.escape("torch.func transforms are not supported by the kernels, use impl='reference'")
     with pytest.raises(RuntimeError, match=message):

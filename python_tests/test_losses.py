@@ -26,13 +26,13 @@ from mmcuda import (
     SINCERELoss,
     SupConLoss,
     Within,
-    _extension,
 )
+from mmcuda._native import extension
 
 
 @pytest.fixture(params=["reference", "fused"])
 def impl(request):
-    there = _extension.native is not None and hasattr(torch.ops.mmcuda, "contrastive_fwd")
+    there = extension.native is not None and hasattr(torch.ops.mmcuda, "contrastive_fwd")
     if request.param == "fused" and not there:
         pytest.skip("no fused kernels in this build")
     return request.param

@@ -10,11 +10,11 @@ from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 from torch.nn.functional import normalize
 
-from mmcuda import _extension, ops, reference
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
-from mmcuda.pairs import Pairs, dense_relations, encoded_relations
+from mmcuda._native import extension, ops, reference
+from mmcuda._native.encode import Pairs, dense_relations, encoded_relations
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
-pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
+pytestmark = pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
 
 OPERATORS = torch.ops.mmcuda
 # rows, columns, self_offset, both_ways; of samples with 2 views where the rows are columns
@@ -31,7 +31,7 @@ def features(*shape, dtype=torch.float64):
     return normalize(torch.randn(*shape, D), dim=-1).to(dtype)
 
 
-def label_sets(rows, columns=None):
+def attributes(rows, columns=None):
     """All relations, with missing values; without `columns` these are the rows."""
 
     def values(size):
@@ -41,7 +41,7 @@ def label_sets(rows, columns=None):
     others = [None] * 4 if columns is None else values(columns)
     relations = (Equal(), Within(20.0), Rbf(9.0), Overlap())
     weights = (1.0, 0.5, 0.0, 2.0)
-    return [LabelSet(*each, columns=o) for *each, o in zip(values(rows), relations, weights, others, strict=True)]
+    return [Attribute(*each, columns=o) for *each, o in zip(values(rows), relations, weights, others, strict=True)]
 
 
 def pairs_of(layout, dtype=torch.float64, with_mask=False):
@@ -56,7 +56,7 @@ def pairs_of(layout, dtype=torch.float64, with_mask=False):
     if with_mask:
         mask = torch.rand(size, others or size) * (torch.rand(size, others or size) < 0.5)
     else:
-        sets = label_sets(size, others)
+        sets = attributes(size, others)
     return Pairs(rows, columns, sets, mask, views, offset)
 
 
@@ -207,7 +207,7 @@ def test_kept_dot_products_change_no_bit(temperature, layout, variant, dtype, im
         rows = normalize(torch.randn(250, D), dim=1).to(dtype)
         columns = None if layout == "blocks" else rows.flip(0)[:130].contiguous()
         sets = [
-            LabelSet(torch.randint(0, 9, (250,)), Equal(), columns=torch.arange(130) if "cross" in layout else None)
+            Attribute(torch.randint(0, 9, (250,)), Equal(), columns=torch.arange(130) if "cross" in layout else None)
         ]
         offset = None if "cross" in layout else 0
         relations = encoded_relations(Pairs(rows, columns, sets, None, 1, offset))
@@ -303,13 +303,13 @@ def changed(names, arguments, change):
         ({"temperature": lambda t: t * math.nan}, "temperature must be positive and finite, got nan"),
         ({"ranks": lambda r: r.long()}, "ranks must be [K, 3, 14] int32"),
         ({"ranks": lambda r: r[:, :2]}, "ranks must be [K, 3, 14] int32"),
-        ({"ranks": lambda r: r[:3]}, "codes must be one per label set"),
-        ({"codes": lambda c: c[:3]}, "codes must be one per label set"),
+        ({"ranks": lambda r: r[:3]}, "codes must be one per attribute"),
+        ({"codes": lambda c: c[:3]}, "codes must be one per attribute"),
         ({"codes": lambda c: [c[0], c[1], c[2][:13], c[3]]}, "codes must be empty, float64 [14] or int32 [W, 2, 14]"),
         ({"codes": lambda c: [c[0], c[1], c[2].float(), c[3]]}, "codes must be empty, float64 [14] or int32"),
         ({"codes": lambda c: [c[0], c[1], c[2], c[3][:, :1]]}, "codes must be empty, float64 [14] or int32"),
         ({"codes": lambda c: [c[0], c[1], c[2], c[3].long()]}, "codes must be empty, float64 [14] or int32"),
-        ({"weights": [1.0]}, "weights must be one per label set"),
+        ({"weights": [1.0]}, "weights must be one per attribute"),
         ({"positives": "between"}, "positives must be 'outside' or 'inside', got between"),
         ({"denominator": "none"}, "denominator must be 'all', 'negatives' or 'one_positive', got none"),
         ({"positives": "inside", "denominator": "one_positive"}, "'one_positive' has its positives outside the log"),
@@ -329,7 +329,7 @@ def test_contrastive_refuses(change, message):
         ({"mask": lambda m: m[:, :0]}, "mask must be [B, B']"),
         ({"mask": lambda m: m[0]}, "mask must be [B, B']"),
         ({"mask": lambda m: m.float()}, "mask must be in the dtype of the computation"),
-        ({"mask": None}, "at least one label set or a mask is needed"),
+        ({"mask": None}, "at least one attribute or a mask is needed"),
     ],
 )
 def test_contrastive_refuses_a_mask(change, message):
@@ -377,7 +377,7 @@ def test_pair_margin_refuses():
     for change, message in [
         ({"rows": rows[:8]}, "ranks must be [K, 3, 13] int32"),
         ({"columns": columns[:, 1:]}, "columns must be [.., 5] and not empty"),
-        ({"weights": [1.0]}, "weights must be one per label set"),
+        ({"weights": [1.0]}, "weights must be one per attribute"),
         ({"rows": rows.half(), "columns": columns.half()}, "features must be float32, float64 or bfloat16"),
     ]:
         with pytest.raises(RuntimeError, match=re.escape(message)):
@@ -426,14 +426,14 @@ def test_operators_refuse_a_tensor_on_another_device():
         on_the_cpu(operators.pair_margin_bwd, to_meta(losses), True, True, *arguments)
 
     labels = [torch.arange(3), torch.arange(3).to("meta")]
-    with pytest.raises(RuntimeError, match="labels must be on the device of the first label set"):
+    with pytest.raises(RuntimeError, match="labels must be on the device of the first attribute"):
         on_the_cpu(operators.label_ranks, labels, [0.0, 0.0], 1)
 
 
 @pytest.mark.parametrize(
     ("labels", "tolerances", "views", "message"),
     [
-        ([torch.arange(3)], [], 1, "tolerances must have one value per label set, got 0 for 1"),
+        ([torch.arange(3)], [], 1, "tolerances must have one value per attribute, got 0 for 1"),
         ([torch.arange(3), torch.arange(4)], [0.0, 0.0], 1, "labels must each be [3]"),
         ([torch.zeros(3, 1)], [0.0], 1, "labels must each be [3]"),
         ([torch.zeros(3, dtype=torch.int32)], [0.0], 1, "labels must be int64 or float64"),
@@ -457,5 +457,5 @@ def test_ranks_that_label_ranks_does_not_make_are_refused(ranks):
 
 
 def test_nothing_that_relates_pairs_is_refused():
-    with pytest.raises(RuntimeError, match="at least one label set or a mask is needed"):
+    with pytest.raises(RuntimeError, match="at least one attribute or a mask is needed"):
         OPERATORS.pair_margin_fwd(features(4), None, torch.empty(0, 3, 4, dtype=torch.int32), [], [], None, 1.0, False)

@@ -8,9 +8,9 @@ import torch
 from cases import VARIANTS
 from torch.nn.functional import normalize
 
-from mmcuda import _extension, reference
+from mmcuda._native import extension, reference
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
 KINDS = ["equal", "within", "rbf", "overlap", "several", "mask", "none"]
 # columns against rows: name, views, self_offset in samples (None: other samples), both ways
@@ -62,7 +62,7 @@ def relation_by_loops(labels, rows, columns):
 
 
 def anchor_loss(s, r, positives, denominator):
-    """One anchor, one label set: ``s`` and ``r`` are its logits and relations to the allowed others."""
+    """One anchor, one attribute: ``s`` and ``r`` are its logits and relations to the allowed others."""
     n = sum(r)
     outsiders = sum((1 - b) * math.exp(a) for a, b in zip(s, r, strict=True))
     if n == 0 or (denominator == "negatives" and outsiders == 0):
@@ -99,10 +99,10 @@ def margin_by_loops(x, y, relations, weights, margin, offset):
     return losses
 
 
-# label sets of the tests
+# attributes of the tests
 
 
-def label_sets_of(kind, rows, columns):
+def attributes_of(kind, rows, columns):
     """Label sets with missing values; the columns' values only where they are other samples."""
     grade = torch.tensor([0, 1, 0, -1, 2, -1, 1, 0])
     thickness = torch.tensor([250.0, 260.0, NAN, 285.0, 250.0, 310.0, math.inf, 400.0], dtype=torch.float64)
@@ -111,34 +111,34 @@ def label_sets_of(kind, rows, columns):
         [[1, 0, 1], [1, 1, -1], [0, 0, 0], [-1, -1, -1], [0, 0, -1], [1, -1, 1], [0, 1, 0], [1, 0, 1]]
     )
 
-    def label_set(values, relation, weight=1.0):
+    def attribute(values, relation, weight=1.0):
         others = None if columns is None else values.flip(0)[:columns]
-        return LabelSet(values[:rows], relation, weight, columns=others)
+        return Attribute(values[:rows], relation, weight, columns=others)
 
     return {
-        "equal": [label_set(grade, Equal())],
-        "within": [label_set(thickness, Within(25.0))],
-        "rbf": [label_set(letters, Rbf(10.0))],
-        "overlap": [label_set(biomarkers, Overlap())],
+        "equal": [attribute(grade, Equal())],
+        "within": [attribute(thickness, Within(25.0))],
+        "rbf": [attribute(letters, Rbf(10.0))],
+        "overlap": [attribute(biomarkers, Overlap())],
         "several": [
-            label_set(grade, Equal(), 0.5),
-            label_set(thickness, Within(25.0), 2.0),
-            label_set(grade, Equal(), 0.0),
-            label_set(letters.double(), Rbf(10.0)),
+            attribute(grade, Equal(), 0.5),
+            attribute(thickness, Within(25.0), 2.0),
+            attribute(grade, Equal(), 0.0),
+            attribute(letters.double(), Rbf(10.0)),
         ],
         "none": [],
     }[kind]
 
 
-def relations_by_loops(kind, label_sets, mask, rows, columns, views, offset, m):
+def relations_by_loops(kind, attributes, mask, rows, columns, views, offset, m):
     """[K][N][M] and weights; ``rows`` and ``columns`` are numbers of samples, ``offset`` counts samples."""
     if kind == "mask":
         whole, weights = [mask.tolist()], [1.0]
     elif kind == "none":
         whole, weights = [torch.eye(columns).tolist()], [1.0]
     else:
-        whole, weights = [], [labels.weight for labels in label_sets]
-        for labels in label_sets:
+        whole, weights = [], [labels.weight for labels in attributes]
+        for labels in attributes:
             values = values_of(labels.values, range(100))
             others = values
             if labels.columns is not None:
@@ -159,15 +159,15 @@ def test_reference_equals_the_formulas(positives, denominator, kind, layout):
     y = normalize(torch.randn(columns * views, 4, dtype=torch.float64), dim=-1)
     if offset is None:
         x = normalize(torch.randn(rows, 4, dtype=torch.float64), dim=-1)
-        label_sets = [] if kind == "mask" else label_sets_of(kind, rows, columns)
+        attributes = [] if kind == "mask" else attributes_of(kind, rows, columns)
         mask = torch.rand(rows, columns, dtype=torch.float64)
     else:
         x = y[offset * views : (offset + rows) * views]
-        label_sets = [] if kind == "mask" else label_sets_of(kind, columns, None)
+        attributes = [] if kind == "mask" else attributes_of(kind, columns, None)
         mask = torch.rand(columns, columns, dtype=torch.float64)
     mask = mask * (torch.rand(mask.shape) < 0.6)  # soft, asymmetric
     mask[0], mask[2] = 0, 1  # an anchor without positives, one without negatives
-    relations, weights = relations_by_loops(kind, label_sets, mask, rows, columns, views, offset, len(y))
+    relations, weights = relations_by_loops(kind, attributes, mask, rows, columns, views, offset, len(y))
     item_offset = None if offset is None else offset * views
 
     arguments = (0.3, item_offset, positives, denominator)
@@ -188,10 +188,10 @@ def test_reference_equals_the_formulas(positives, denominator, kind, layout):
     }
     x = x.clone().requires_grad_()
     if layout == "self":
-        got = supcon_loss(x.unflatten(0, (rows, views)), label_sets, **settings).flatten()
+        got = supcon_loss(x.unflatten(0, (rows, views)), attributes, **settings).flatten()
     else:
         got = cross_contrast_loss(
-            x, y, label_sets, self_offset=item_offset, views=views, both_ways=both_ways, **settings
+            x, y, attributes, self_offset=item_offset, views=views, both_ways=both_ways, **settings
         )
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
     (grad,) = torch.autograd.grad(got.sum(), x)
@@ -204,13 +204,13 @@ def test_pair_margin_equals_the_formula(kind, layout):
     x = torch.randn(7, 4, dtype=torch.float64)
     x[3] = x[1]  # distance 0
     y = x if layout == "self" else torch.randn(5, 4, dtype=torch.float64)
-    label_sets = label_sets_of(kind, 7, None if layout == "self" else 5)
+    attributes = attributes_of(kind, 7, None if layout == "self" else 5)
     offset = 0 if layout == "self" else None
-    relations, weights = relations_by_loops(kind, label_sets, None, 7, len(y), 1, offset, len(y))
+    relations, weights = relations_by_loops(kind, attributes, None, 7, len(y), 1, offset, len(y))
     expected = margin_by_loops(x.tolist(), y.tolist(), relations, weights, 2.5, offset)
     x = x.clone().requires_grad_()
     columns = None if layout == "self" else y
-    got = pair_margin_loss(x, columns, label_sets, margin=2.5, reduction="none", impl="reference")
+    got = pair_margin_loss(x, columns, attributes, margin=2.5, reduction="none", impl="reference")
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
     (grad,) = torch.autograd.grad(got.sum(), x)
     assert grad.isfinite().all()
@@ -232,7 +232,7 @@ def test_two_orthogonal_pairs():
 def test_pair_margin_of_three_points():
     """On a line at 0, 1 and 4, the first two related, margin 5: 1, 1 and the mean of (5 - 4)^2 and (5 - 3)^2."""
     x = torch.tensor([[0.0], [1.0], [4.0]])
-    loss = pair_margin_loss(x, None, [LabelSet(torch.tensor([7, 7, 8]), Equal())], margin=5.0, reduction="none")
+    loss = pair_margin_loss(x, None, [Attribute(torch.tensor([7, 7, 8]), Equal())], margin=5.0, reduction="none")
     torch.testing.assert_close(loss, torch.tensor([(1 + 1) / 2, (1 + 4) / 2, (1 + 4) / 2]))
 
 
@@ -288,12 +288,12 @@ def test_large_logits_do_not_overflow(positives, denominator):
 @pytest.mark.parametrize(("positives", "denominator"), VARIANTS)
 def test_transforms(positives, denominator):
     features = normalize(torch.randn(3, 5, 2, 4, dtype=torch.float64), dim=-1)
-    label_sets = [*label_sets_of("several", 5, None), *label_sets_of("overlap", 5, None)]
+    attributes = [*attributes_of("several", 5, None), *attributes_of("overlap", 5, None)]
 
     def loss(z, temperature=0.1):
         return supcon_loss(
             z,
-            label_sets,
+            attributes,
             temperature=temperature,
             positives=positives,
             denominator=denominator,
@@ -314,9 +314,9 @@ def test_transforms(positives, denominator):
 
 def test_transforms_of_the_pair_margin():
     features = torch.randn(3, 5, 4)
-    label_sets = label_sets_of("rbf", 5, None)
-    losses = torch.func.vmap(lambda z: pair_margin_loss(z, None, label_sets, reduction="has_positives"))(features)
-    each = [pair_margin_loss(z, None, label_sets, reduction="has_positives", impl="reference") for z in features]
+    attributes = attributes_of("rbf", 5, None)
+    losses = torch.func.vmap(lambda z: pair_margin_loss(z, None, attributes, reduction="has_positives"))(features)
+    each = [pair_margin_loss(z, None, attributes, reduction="has_positives", impl="reference") for z in features]
     torch.testing.assert_close(losses, torch.stack(each))
 
 
@@ -350,7 +350,7 @@ def test_reductions(reduction, weighted):
         torch.testing.assert_close(got, reduced(reduction, losses, *by_anchor))
 
     x, y = z[:, 0], z[:4, 1]
-    labels = [LabelSet(torch.arange(7), Equal(), columns=torch.tensor([5, 3, 3, 9]))]
+    labels = [Attribute(torch.arange(7), Equal(), columns=torch.tensor([5, 3, 3, 9]))]
     has_positives = torch.tensor([i in (5, 3) for i in range(7)] + [True, True, True, False])
     for both_ways in (False, True):
         items = 11 if both_ways else 7
@@ -366,10 +366,10 @@ def test_reductions(reduction, weighted):
     torch.testing.assert_close(got, reduced(reduction, losses, torch.ones(7).double(), has_positives[:7]))
 
 
-def test_a_label_set_of_weight_0_makes_no_positives():
+def test_an_attribute_of_weight_0_makes_no_positives():
     z = normalize(torch.randn(4, 1, 3), dim=-1)
-    everything = LabelSet(torch.zeros(4), Equal(), 0.0)
-    two = LabelSet(torch.tensor([0, 0, 1, 2]), Equal())
+    everything = Attribute(torch.zeros(4), Equal(), 0.0)
+    two = Attribute(torch.tensor([0, 0, 1, 2]), Equal())
     losses = supcon_loss(z, [two], reduction="none", impl="reference")
     got = supcon_loss(z, [everything, two], reduction="has_positives", impl="reference")
     torch.testing.assert_close(got, losses[:2].mean())
@@ -403,7 +403,7 @@ def test_temperature_is_learnable_and_scales():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtypes_and_autocast(dtype):
     z = normalize(torch.randn(5, 2, 4), dim=-1).to(dtype).requires_grad_()
-    sets = label_sets_of("several", 5, None)
+    sets = attributes_of("several", 5, None)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = [
             supcon_loss(z, sets, impl="reference", temperature=torch.tensor(0.07, dtype=torch.float64)),
@@ -433,7 +433,7 @@ def test_single_row_is_zero():
     z = torch.ones(1, 1, 4, requires_grad=True)
     for loss in (
         supcon_loss(z, impl="reference"),
-        pair_margin_loss(z[0], None, [LabelSet(torch.zeros(1), Equal())], impl="reference"),
+        pair_margin_loss(z[0], None, [Attribute(torch.zeros(1), Equal())], impl="reference"),
     ):
         assert loss == 0
         assert torch.count_nonzero(torch.autograd.grad(loss, z)[0]) == 0
@@ -442,19 +442,19 @@ def test_single_row_is_zero():
 @pytest.mark.parametrize("impl", ["reference", "fused"])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_without_graph_breaks(dynamic, impl):
-    if impl == "fused" and _extension.native is None:
-        pytest.skip(_extension.missing_reason or "")
+    if impl == "fused" and extension.native is None:
+        pytest.skip(extension.missing_reason or "")
     tau = torch.tensor(0.1, requires_grad=True)
 
     def total(z, grade, thickness, biomarkers, mask):
         sets = [
-            LabelSet(grade, Equal()),
-            LabelSet(thickness, Rbf(10.0), 0.5),
-            LabelSet(biomarkers, Overlap()),
-            LabelSet(thickness, Within(10.0)),
+            Attribute(grade, Equal()),
+            Attribute(thickness, Rbf(10.0), 0.5),
+            Attribute(biomarkers, Overlap()),
+            Attribute(thickness, Within(10.0)),
         ]
         x, y = z[:, 0], z[:, 1]
-        pairs = [LabelSet(grade, Equal(), columns=grade.flip(0))]
+        pairs = [Attribute(grade, Equal(), columns=grade.flip(0))]
         flat, settings = z.flatten(0, 1), {"impl": impl}
         return (
             supcon_loss(z, sets, temperature=tau, reduction="has_positives", anchor_weights=mask[0], **settings)

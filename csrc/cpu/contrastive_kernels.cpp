@@ -115,7 +115,7 @@ Vec<T> jaccard(const Batch<T>& batch, const LabelSet<T>& set, int64_t i, int64_t
   return either != 0 ? index : known != 0 ? Vec<T>{} + 1 : Vec<T>{};
 }
 
-// Calls use(relation), relation(r, c) being r_kij and r_kji of label set k.
+// Calls use(relation), relation(r, c) being r_kij and r_kji of attribute k.
 template <class T, class Use>
 inline void with_relation(const Batch<T>& batch, int64_t k, const Pairs<T>& pairs, const Use& use) {
   const LabelSet<T>& set = batch.set[k];
@@ -191,7 +191,7 @@ inline void with_exponentials(const Batch<T>& batch, const ExponentialSum<T>& su
   });
 }
 
-// z = log E - s in units of log2, of the pairs (r, c), ... under a label set with these log2 E and shifts, [items]
+// z = log E - s in units of log2, of the pairs (r, c), ... under an attribute with these log2 E and shifts, [items]
 template <class T>
 Both<T> softplus_arguments(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& s, const T* log_sum,
                            const T* max, int64_t r, int64_t c) {
@@ -203,7 +203,7 @@ Both<T> softplus_arguments(const Batch<T>& batch, const Pairs<T>& pairs, const B
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-// n_ki of label set k
+// n_ki of attribute k
 template <class T>
 void count(const Batch<T>& batch, int64_t k, int64_t block_i, int64_t block_j, double* totals) {
   const Pairs<T> pairs(batch, block_i, block_j);

@@ -1,4 +1,4 @@
-// Label values to rank intervals (see contrastive.h), by one sort per label set.
+// Label values to rank intervals (see contrastive.h), by one sort per attribute.
 
 #include <torch/csrc/stable/library.h>
 
@@ -16,7 +16,7 @@ namespace {
 bool is_missing(int64_t value) { return value == -1; }
 bool is_missing(double value) { return !std::isfinite(value); }
 
-// Writes rank, first and last of one label set, each [samples].
+// Writes rank, first and last of one attribute, each [samples].
 template <class T>
 void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, int32_t* first, int32_t* last) {
   std::vector<std::pair<T, int32_t>> known;  // value, sample

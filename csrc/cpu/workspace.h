@@ -1,4 +1,4 @@
-// From an operator's tensors to the Batch that the kernels read: checks, padding, packing, label sets per item.
+// From an operator's tensors to the Batch that the kernels read: checks, padding, packing, attributes per item.
 
 #pragma once
 
@@ -24,7 +24,7 @@ inline int64_t count_block_pairs(const Features& features) {
   return features.self() ? rows * (rows + 1) / 2 : rows * columns;
 }
 
-// The features, used where they lie or copied with padding, and the label sets per item. T is the dtype of the
+// The features, used where they lie or copied with padding, and the attributes per item. T is the dtype of the
 // computation.
 template <class T>
 class Workspace {

@@ -1,4 +1,4 @@
-// What the kernels read: sides, label sets, terms, per-item arrays. The maths is in ../contrastive.h.
+// What the kernels read: sides, attributes, terms, per-item arrays. The maths is in ../contrastive.h.
 //
 // Items are the rows and, in cross-contrast, the columns behind them: L = N or N + M. Arrays "per item" have one value
 // for each, in that order, without padding. Anchors are the first A of them: N, or both ways N + M.
@@ -25,7 +25,7 @@ struct Side {
   int first;  // item of row 0
 };
 
-// How the items of a label set are related; see contrastive.h. Arrays are per item.
+// How the items of an attribute are related; see contrastive.h. Arrays are per item.
 template <class T>
 struct RelationArrays {
   Relation relation;

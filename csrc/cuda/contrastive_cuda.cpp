@@ -23,7 +23,7 @@ Dtype dtype_of(ScalarType features, bool allow_tf32) {
 
 Inputs inputs_of(const Features& features, const Labels& labels, const std::vector<double>& weights, bool allow_tf32,
                  const Device& device) {
-  STD_TORCH_CHECK(labels.sets() <= kMostSets, "label sets must be at most ", kMostSets, " on CUDA, got ",
+  STD_TORCH_CHECK(labels.sets() <= kMostSets, "attributes must be at most ", kMostSets, " on CUDA, got ",
                   labels.sets());
   Inputs in{};
   in.dtype = dtype_of(features.rows.scalar_type(), allow_tf32);

@@ -166,7 +166,7 @@ struct WarpSums {
 
 // ---- the two epilogues
 
-// One label set of intervals, its positives outside the logarithm, the denominator all pairs, one constant shift: terms
+// One attribute of intervals, its positives outside the logarithm, the denominator all pairs, one constant shift: terms
 // are sum_j exp(..) and sum_j r_ij x_i.y_j. One exponential serves row and column.
 struct IntervalSums {
   static constexpr bool kLabels = true;  // in shared memory

@@ -1,4 +1,4 @@
-// Label values to rank intervals (see ../contrastive.h) on the device: a sort per label set and a kernel.
+// Label values to rank intervals (see ../contrastive.h) on the device: a sort per attribute and a kernel.
 
 #include <torch/csrc/stable/library.h>
 

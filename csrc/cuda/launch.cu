@@ -230,7 +230,7 @@ const char* refuse(const Inputs& inputs) {
   constexpr int64_t kMost = INT_MAX - 1024;
   if (inputs.n < 1 || inputs.m < 1 || inputs.d < 1) return "rows and columns must not be empty";
   if (inputs.items() > kMost) return "rows and columns must together be fewer than 2^31";
-  if (inputs.sets < 1 || inputs.sets > kMostSets) return "1 to 16 label sets are possible on CUDA";
+  if (inputs.sets < 1 || inputs.sets > kMostSets) return "1 to 16 attributes are possible on CUDA";
   return nullptr;
 }
 

@@ -22,7 +22,7 @@ enum class Dtype {
   kFloat64
 };
 
-// A label set over L items: the rows and, in cross-contrast, the columns behind them.
+// An attribute over L items: the rows and, in cross-contrast, the columns behind them.
 struct LabelInput {
   const int32_t* ranks;  // [3, L] rank, begin and end of the interval; null for the mask
   const double* values;  // kGaussian: [L]

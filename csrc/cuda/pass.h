@@ -1,4 +1,4 @@
-// What both losses share: the workspace, sides, label sets and plan of a call, and the passes over its pairs.
+// What both losses share: the workspace, sides, attributes and plan of a call, and the passes over its pairs.
 
 #pragma once
 
@@ -54,7 +54,7 @@ class Call {
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 inline int tiles_of(int64_t count, int tile) { return static_cast<int>((count + tile - 1) / tile); }
 
-// What both losses share: sides, label sets, plan, the passes over pairs.
+// What both losses share: sides, attributes, plan, the passes over pairs.
 template <class Math>
 class Pass {
  public:
@@ -125,8 +125,8 @@ class Pass {
     for (int first = 0; first < terms; first += kMaxTerms) {
       job.terms = std::min(terms - first, kMaxTerms);
       std::copy_n(term + first, job.terms, job.term);
-      // The panels of the rows stay where two blocks fit a multiprocessor with them, as those without always do where it
-      // has 164 KB. Where it has 100 KB there is one block in any case.
+      // The panels of the rows stay where two blocks fit a multiprocessor with them, as those without always do where
+      // it has 164 KB. Where it has 100 KB there is one block in any case.
       constexpr int kSmallest = 80 * 1024, kSums = 12 * 1024;
       const int most = std::max(kSmallest, in_.limits.shared_memory / 2 - kSharedOfSystem);
       const int of_tile = job.terms * kTile * static_cast<int>(sizeof(T));

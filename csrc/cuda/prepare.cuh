@@ -1,4 +1,4 @@
-// What comes before the pairs, one thread or warp an item: aligned features, squared norms, the plan, label sets as the
+// What comes before the pairs, one thread or warp an item: aligned features, squared norms, the plan, attributes as the
 // kernels read them, and the number of positives of intervals.
 
 #pragma once
@@ -146,7 +146,7 @@ __device__ __forceinline__ bool gradient_poisoned(const Plan& plan, const T* squ
          !(item < rows ? plan.rows_finite || !both_ways : bool(plan.columns_finite));
 }
 
-// ---- label sets
+// ---- attributes
 
 // Values to T and what T cannot hold of them.
 template <class T>

@@ -1,4 +1,4 @@
-// Relations of the pairs in a warp's tile: which pairs there are, and r_kij of any label set.
+// Relations of the pairs in a warp's tile: which pairs there are, and r_kij of any attribute.
 //
 // A slice is the part of the tile in one column of accumulators: the lane's 2 kM rows 16 m + 8 h + g and 2 columns.
 // Per-item data come straight from global memory: a warp reads eight neighbours, one sector, and mostly from L1.

@@ -1,4 +1,4 @@
-"""What the modules share: their settings, what print shows, and how features and pairs are checked."""
+"""Base classes of the loss modules, and the checks that they share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcuda.checks import check_features
+from mmcuda._native.checks import check_features, check_tensor
 from mmcuda.functional import Implementation, Reduction, supcon_loss
-from mmcuda.labels import Equal, LabelSet, check_tensor, known
+from mmcuda.relations import Attribute, Equal, is_known, sort_values
 
 
 class Loss(nn.Module):
@@ -40,14 +40,14 @@ class SelfContrastLoss(Loss):
         super().__init__(reduction, impl)
         self.temperature = temperature
 
-    def self_contrast(self, features: Tensor, label_sets: Sequence[LabelSet], **options: Any) -> Tensor:
+    def self_contrast(self, features: Tensor, attributes: Sequence[Attribute], **options: Any) -> Tensor:
         """Return the loss of views [B, V, ...] or embeddings [N, D] (one view a sample) against each other."""
         check_tensor("features", features)
         if features.ndim < 2:
             raise ValueError(f"features must be [B, V, D] or [N, D], got shape {list(features.shape)}")
         loss = supcon_loss(
             features.unsqueeze(1) if features.ndim == 2 else features.flatten(2),
-            label_sets,
+            attributes,
             temperature=self.temperature,
             reduction=self.reduction,
             impl=self.impl,
@@ -88,6 +88,6 @@ def classes_of_pairs(labels: Tensor) -> Tensor:
 
     So the two members of a pair stay positives of each other when their label is missing.
     """
-    ordered, order = LabelSet(labels, Equal()).keys().sort()
-    starts = ~known(ordered) | (ordered != ordered.roll(1))  # of a class, in sorted order
+    ordered, order = sort_values(labels, Equal()).sort()
+    starts = ~is_known(ordered) | (ordered != ordered.roll(1))  # of a class, in sorted order
     return torch.empty_like(order).scatter_(0, order, starts.cumsum(0))

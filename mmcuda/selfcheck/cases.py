@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Relation, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Relation, Within
 
 VARIANTS = [  # positives, denominator
     ("outside", "all"),
@@ -59,7 +59,7 @@ class Case(NamedTuple):
     has_temperature: bool = True
 
 
-def label_set(relation: Relation, rows: int, columns: int | None) -> LabelSet:
+def attribute(relation: Relation, rows: int, columns: int | None) -> Attribute:
     """Return random labels, some of them missing."""
 
     def values(count: int) -> Tensor:
@@ -69,7 +69,7 @@ def label_set(relation: Relation, rows: int, columns: int | None) -> LabelSet:
             return torch.randint(-1, 4, (count,))
         return (100 * torch.rand(count, dtype=torch.float64)).masked_fill(torch.rand(count) < 0.2, math.nan)
 
-    return LabelSet(values(rows), relation, 0.7, columns=None if columns is None else values(columns))
+    return Attribute(values(rows), relation, 0.7, columns=None if columns is None else values(columns))
 
 
 def positives(relation: str, rows: int, columns: int | None) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def positives(relation: str, rows: int, columns: int | None) -> dict[str, Any]:
         mask = torch.rand(rows, columns or rows) * (torch.rand(rows, columns or rows) < 0.4)
         mask[::7] = 0  # rows without positives
         return {"mask": mask}
-    return {"label_sets": [label_set(one, rows, columns) for one in RELATIONS[relation]]}
+    return {"attributes": [attribute(one, rows, columns) for one in RELATIONS[relation]]}
 
 
 def unit(*shape: int) -> Tensor:

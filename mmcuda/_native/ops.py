@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmcuda import _extension
+from mmcuda._native import extension
 
 BLOCK, MOST_KEPT = 96, 30_000_000  # kBlock and kMostKept of csrc/contrastive.h
 
@@ -22,7 +22,7 @@ operators = torch.ops.mmcuda
 
 
 class Relations(NamedTuple):
-    """K label sets as the kernels read them; a mask is one more, the last."""
+    """K attributes as the kernels read them; a mask is one more, the last."""
 
     ranks: Tensor  # [K, 3, L] int32 from label_ranks, per item
     codes: list[Tensor]  # K: empty (Equal, Within), float64 [L] (Rbf) or int32 [W, 2, L] (Overlap)
@@ -41,7 +41,7 @@ def label_ranks(labels: Sequence[Tensor], tolerances: Sequence[float], views: in
 
     Args:
         labels: K tensors [B], int64 (-1 = missing) or float64 (not finite = missing).
-        tolerances: per label set the largest difference between positives; 0 for integer labels.
+        tolerances: per attribute the largest difference between positives; 0 for integer labels.
         views: items of a sample, adjacent.
 
     Returns:
@@ -66,7 +66,7 @@ def contrastive_losses(
 
     The loss is [A] or, reduced, [].
 
-    The totals, [K, A] float64, say how many positives an anchor has under each label set; soft ones count in part.
+    The totals, [K, A] float64, say how many positives an anchor has under each attribute; soft ones count in part.
 
     Args:
         rows: [..., D] float32, float64 or bfloat16, N in all.
@@ -271,7 +271,7 @@ class _PairMargin(torch.autograd.Function):
         return _once(grad_rows, need_rows, *sources), _once(grad_columns, need_columns, *sources), *(None,) * 6
 
 
-if _extension.native is not None:
+if extension.native is not None:
     _FAKES: dict[str, Callable[..., Any]] = {
         "label_ranks": _label_ranks_fake,
         "contrastive_fwd": _contrastive_fwd_fake,

@@ -1,14 +1,14 @@
-"""A loss whose batch is compared with a memory of earlier ones."""
+"""Supervised contrastive loss against a queue of earlier keys, as in MoCo."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from mmcuda.checks import check_device, check_features
+from mmcuda._native.checks import check_device, check_features
 from mmcuda.functional import Implementation, Reduction, cross_contrast_loss
-from mmcuda.labels import Equal, LabelSet
 from mmcuda.losses.base import Loss, check_labels, check_pairs, classes_of_pairs
+from mmcuda.relations import Attribute, Equal
 
 
 class QueuedSupConLoss(Loss):
@@ -95,7 +95,7 @@ class QueuedSupConLoss(Loss):
         return cross_contrast_loss(
             queries.to(columns.dtype),
             columns,
-            [LabelSet(classes[: len(queries)], Equal(), columns=classes)],
+            [Attribute(classes[: len(queries)], Equal(), columns=classes)],
             temperature=self.temperature,
             reduction=self.reduction,
             impl=self.impl,

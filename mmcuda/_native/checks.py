@@ -1,4 +1,4 @@
-"""The checks of functional.py's arguments. A message names the argument, what was expected and what came."""
+"""Checks of arguments. A message names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from mmcuda.labels import LabelSet, check_number, check_tensor, may_look
+from torch._subclasses import FakeTensor
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise a TypeError naming the argument unless ``value`` is a dense tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+
+
+def check_number(name: str, value: object, zero_allowed: bool) -> None:
+    """Raise an error naming the argument unless ``value`` is a finite number that is not negative."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (value >= 0 if zero_allowed else value > 0) or value == math.inf:
+        raise ValueError(f"{name} must be {'not negative' if zero_allowed else 'positive'} and finite, got {value}")
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether values may be read: an accelerator would be waited for; compiled or transformed there are none yet."""
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
+        return False
+    return not torch._C._are_functorch_transforms_active()
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -101,46 +123,17 @@ def check_temperature(temperature: object, owner: str, like: Tensor) -> None:
     return None
 
 
-def check_label_sets(
-    label_sets: object, rows: tuple[str, int], columns: tuple[str, int] | None, owner: str, like: Tensor
-) -> None:
-    """Check that label sets have a value of each row, and of each column where those are other samples.
-
-    ``rows`` and ``columns`` hold how values are counted, such as "sample, B", and how many there must be; the values
-    must be on the device of ``like``, the argument ``owner``.
-    """
-    if not isinstance(label_sets, Sequence):
-        raise TypeError(f"label_sets must be a list of LabelSet, got {type(label_sets).__name__}")
-    for index, labels in enumerate(label_sets):
-        if not isinstance(labels, LabelSet):
-            raise TypeError(f"label_sets[{index}] must be a LabelSet, got {type(labels).__name__}")
-        _check_count(labels.name, labels.values, rows)
-        check_device(labels.name, labels.values, owner, like)
-        if columns is None:
-            if labels.columns is not None:
-                raise ValueError(f"columns of {labels.name} must be None where rows and columns are the same samples")
-        elif labels.columns is None:
-            raise ValueError(f"columns of {labels.name} must be given: the columns are other samples than the rows")
-        else:
-            _check_count(f"columns of {labels.name}", labels.columns, columns)
-
-
-def _check_count(name: str, values: Tensor, wanted: tuple[str, int]) -> None:
-    if values.shape[0] != wanted[1]:
-        raise ValueError(f"{name} must have one value per {wanted[0]} = {wanted[1]}, got {values.shape[0]}")
-
-
 def check_mask(
     mask: object,
-    label_sets: Sequence[LabelSet],
+    attributes: Sequence[object],
     shape: str,
     sizes: tuple[int, int],
     denominator: str,
     owner: str,
     like: Tensor,
 ) -> None:
-    """Check a mask of ``sizes``, whose dimensions ``shape`` names, such as "[B, B]"; it replaces label sets."""
-    if label_sets:
+    """Check a mask of ``sizes``, whose dimensions ``shape`` names, such as "[B, B]"; it replaces attributes."""
+    if attributes:
         raise ValueError("labels and mask cannot be given together: give one of them")
     check_tensor("mask", mask)
     assert isinstance(mask, Tensor)

@@ -5,7 +5,7 @@ a slice of the columns, row i being column i + ``self_offset``, and that pair is
 
     s_ij = x_i.y_j / tau        n_ki = sum_j r_k(i, j)        E_ki = sum_j (1 - r_k(i, j)) exp s_ij
 
-with r_k >= 0 the relation of label set k. An anchor's loss is sum_k w_k l_ki, where l_ki is
+with r_k >= 0 the relation of attribute k. An anchor's loss is sum_k w_k l_ki, where l_ki is
 
     positives outside, denominator all:           log sum_j exp s_ij - sum_j r s / n             (Khosla et al., L_out)
     positives inside,  denominator all:           log sum_j exp s_ij - log(sum_j r exp(s) / n)   (Khosla et al., L_in)
@@ -15,7 +15,7 @@ with r_k >= 0 the relation of label set k. An anchor's loss is sum_k w_k l_ki, w
 
 and 0 where the anchor has no positives (n = 0), or where the denominator is the negatives and it has none.
 
-Sources: Khosla et al. 2020 (arXiv 2004.11362, equations 2 and 3); the sum over label sets of Kokilepersaud et al. 2023
+Sources: Khosla et al. 2020 (arXiv 2004.11362, equations 2 and 3); the sum over attributes of Kokilepersaud et al. 2023
 (arXiv 2305.15154); Yeh et al. 2021 (decoupled, arXiv 2110.06848); Feeney & Hughes 2023 (SINCERE, arXiv 2309.14277).
 """
 
@@ -44,8 +44,8 @@ def contrastive_losses(
     Args:
         rows: [N, D] anchors.
         columns: [M, D]; the rows themselves in self-contrast.
-        relations: per label set [N, M]: bool, or floating and not negative (at most 1 unless ``denominator="all"``).
-        weights: per label set its weight.
+        relations: per attribute [N, M]: bool, or floating and not negative (at most 1 unless ``denominator="all"``).
+        weights: per attribute its weight.
         temperature: tau > 0, a number or a tensor [], which gets a gradient.
         self_offset: row i is column i + self_offset; 0 in self-contrast; None: no row is a column.
         positives: "outside" the logarithm or "inside".
@@ -69,7 +69,7 @@ def contrastive_losses(
 def _anchor_losses(
     logits: Tensor,  # [N, M]
     allowed: Tensor,  # [N, M] bool
-    masses: Sequence[Tensor],  # per label set [N, M]: r where allowed, else 0
+    masses: Sequence[Tensor],  # per attribute [N, M]: r where allowed, else 0
     weights: Sequence[float],
     positives: str,
     denominator: str,
@@ -128,8 +128,8 @@ def pair_margin_losses(
     Args:
         rows: [N, D].
         columns: [M, D]; the rows themselves in self-contrast.
-        relations: per label set [N, M] in [0, 1].
-        weights: per label set its weight.
+        relations: per attribute [N, M] in [0, 1].
+        weights: per attribute its weight.
         margin: distance from which pairs that are not related stop repelling each other.
         self_offset: row i is column i + self_offset; 0 in self-contrast; None: no row is a column.
 
