@@ -26,7 +26,7 @@ from measure import (
 )
 from peers import D, batch, supcon
 
-from mmcuda._native.ops import MOST_KEPT
+from mmcuda._native.extension import native
 from mmcuda.info import instruction_set
 from mmcuda.timing import interleave
 
@@ -76,7 +76,7 @@ def measured_stages(n: int, dtype: torch.dtype, rounds: int) -> tuple[list[Stage
     """The stages of forward and of backward for features [N, D], K = 1."""
     seconds = measured_passes(n, dtype, rounds)
     pairs, features, product = n * n / 2, n * D * dtype.itemsize, 1.0 * n * n * D
-    kept = min(MOST_KEPT, pairs * 4)
+    kept = min(native.build_info()["max_saved_bytes"], pairs * 4)
     again = 1 - kept / (pairs * 4)  # share of the logits that the backward computes
     logits = seconds["forward, D"]
     copies = 2 if dtype == torch.bfloat16 else 1  # panels; in bfloat16 pairs of rows, too

@@ -62,30 +62,37 @@ struct Features {
 };
 
 // Attributes of L items, as the operators get them.
-struct Labels {
-  Tensor ranks;               // [K, 3, L] contiguous
-  std::vector<Tensor> codes;  // K, contiguous
+struct Attributes {
+  Tensor ranks;                         // [K, 3, L] contiguous
+  std::optional<Tensor> relation_data;  // [U, 2, L] int32 contiguous; none where all relations are intervals
+  std::vector<int64_t> words;           // K: of relation_data; 0: an interval, kGaussianWords: Gaussian, W > 0: overlap
   std::optional<Tensor> mask;
 
-  Labels(const Tensor& ranks_, const std::vector<Tensor>& codes_, const std::optional<Tensor>& mask_,
-         const Features& features)
-      : ranks(as_contiguous(ranks_)) {
+  static constexpr int64_t kGaussianWords = -1;
+
+  Attributes(const Tensor& ranks_, const std::optional<Tensor>& relation_data_, std::vector<int64_t> words_,
+             const std::optional<Tensor>& mask_, const Features& features)
+      : ranks(as_contiguous(ranks_)), words(std::move(words_)) {
     const int64_t items = features.items();
     STD_TORCH_CHECK(
         ranks.dim() == 3 && ranks.size(1) == 3 && ranks.size(2) == items && ranks.scalar_type() == ScalarType::Int,
         "ranks must be [K, 3, ", items, "] int32");
     check_device("ranks", ranks, features.rows);
-    STD_TORCH_CHECK(static_cast<int64_t>(codes_.size()) == ranks.size(0), "codes must be one per attribute");
+    STD_TORCH_CHECK(static_cast<int64_t>(words.size()) == ranks.size(0), "words must be one per attribute");
     STD_TORCH_CHECK(ranks.size(0) > 0 || mask_, "at least one attribute or a mask is needed");
-    for (const Tensor& code : codes_) {
-      const bool gaussian = code.scalar_type() == ScalarType::Double && code.dim() == 1 && code.size(0) == items;
-      const bool overlap =
-          code.scalar_type() == ScalarType::Int && code.dim() == 3 && code.size(1) == 2 && code.size(2) == items;
-      STD_TORCH_CHECK(code.numel() == 0 || gaussian || overlap, "codes must be empty, float64 [", items,
-                      "] or int32 [W, 2, ", items, "]");
-      if (code.numel() > 0) check_device("codes", code, features.rows);
-      codes.push_back(as_contiguous(code));
+    for (const int64_t count : words) {
+      STD_TORCH_CHECK(count >= kGaussianWords, "words must be at least -1, got ", count);
     }
+    const int64_t units = units_before(words.size());
+    if (relation_data_) {
+      relation_data = as_contiguous(*relation_data_);
+      check_device("relation_data", *relation_data, features.rows);
+    }
+    STD_TORCH_CHECK(relation_data
+                        ? relation_data->dim() == 3 && relation_data->size(0) == units && relation_data->size(1) == 2 &&
+                              relation_data->size(2) == items && relation_data->scalar_type() == ScalarType::Int
+                        : units == 0,
+                    "relation_data must be [", units, ", 2, ", items, "] int32");
     if (mask_) {
       mask = as_contiguous(*mask_);
       STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) > 0 && mask->size(1) > 0 && features.m % mask->size(1) == 0 &&
@@ -97,7 +104,26 @@ struct Labels {
     }
   }
 
-  int64_t sets() const { return ranks.size(0) + mask.has_value(); }
+  int64_t count() const { return ranks.size(0) + mask.has_value(); }
+  // [3, L] of attribute k
+  const int32_t* intervals(int64_t k) const { return ranks.const_data_ptr<int32_t>() + 3 * k * ranks.size(2); }
+  // [L], or null unless the relation is a Gaussian
+  const double* values(int64_t k) const {
+    return words[k] == kGaussianWords ? reinterpret_cast<const double*>(data(k)) : nullptr;
+  }
+  // [W, 2, L], or null unless the relation is an overlap
+  const int32_t* bits(int64_t k) const { return words[k] > 0 ? data(k) : nullptr; }
+
+ private:
+  // A unit is [2, L]: a word of bits, or L doubles.
+  int64_t units_before(size_t k) const {
+    int64_t units = 0;
+    for (size_t i = 0; i < k; ++i) units += words[i] == kGaussianWords ? 1 : words[i];
+    return units;
+  }
+  const int32_t* data(int64_t k) const {
+    return relation_data->const_data_ptr<int32_t>() + 2 * units_before(k) * ranks.size(2);
+  }
 };
 
 // Of label_ranks.
@@ -120,7 +146,7 @@ inline void check_labels(const std::vector<Tensor>& labels, const std::vector<do
 
 struct ContrastiveArguments {
   Features features;
-  Labels labels;
+  Attributes attributes;
   Tensor temperature;
   std::vector<double> weights;
   bool inside, one_positive, all;
@@ -128,11 +154,12 @@ struct ContrastiveArguments {
   bool reduced, mean;
 
   ContrastiveArguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature_,
-                       const Tensor& ranks, const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
-                       std::vector<double> weights_, std::optional<int64_t> self_offset, const std::string& positives,
-                       const std::string& denominator, bool both_ways_, const std::string& reduction)
+                       const Tensor& ranks, const std::optional<Tensor>& relation_data, std::vector<int64_t> words,
+                       const std::optional<Tensor>& mask, std::vector<double> weights_,
+                       std::optional<int64_t> self_offset, const std::string& positives, const std::string& denominator,
+                       bool both_ways_, const std::string& reduction)
       : features(rows, columns, self_offset),
-        labels(ranks, codes, mask, features),
+        attributes(ranks, relation_data, std::move(words), mask, features),
         temperature(temperature_),
         weights(std::move(weights_)),
         inside(positives == "inside"),
@@ -141,7 +168,7 @@ struct ContrastiveArguments {
         both_ways(both_ways_),
         reduced(reduction != "none"),
         mean(reduction == "mean") {
-    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per attribute");
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == attributes.count(), "weights must be one per attribute");
     STD_TORCH_CHECK(inside || positives == "outside", "positives must be 'outside' or 'inside', got ", positives);
     STD_TORCH_CHECK(all || one_positive || denominator == "negatives",
                     "denominator must be 'all', 'negatives' or 'one_positive', got ", denominator);
@@ -156,7 +183,7 @@ struct ContrastiveArguments {
   }
 
   int64_t anchors() const { return both_ways ? features.items() : features.n; }
-  int64_t sets() const { return labels.sets(); }
+  int64_t sets() const { return attributes.count(); }
   ScalarType dtype() const { return compute_dtype(features.rows.scalar_type()); }
   // S: shift and sum of each exponential sum, then the mean sigmoids.
   int64_t statistics() const { return 2 * ((all ? 1 : sets()) + (inside ? sets() : 0)) + (one_positive ? sets() : 0); }
@@ -184,18 +211,18 @@ struct Saved {
 
 struct PairMarginArguments {
   Features features;
-  Labels labels;
+  Attributes attributes;
   std::vector<double> weights;
   double margin;
 
   PairMarginArguments(const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& ranks,
-                      const std::vector<Tensor>& codes, std::vector<double> weights_,
-                      std::optional<int64_t> self_offset, double margin_)
+                      const std::optional<Tensor>& relation_data, std::vector<int64_t> words,
+                      std::vector<double> weights_, std::optional<int64_t> self_offset, double margin_)
       : features(rows, columns, self_offset),
-        labels(ranks, codes, std::nullopt, features),
+        attributes(ranks, relation_data, std::move(words), std::nullopt, features),
         weights(std::move(weights_)),
         margin(margin_) {
-    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == labels.sets(), "weights must be one per attribute");
+    STD_TORCH_CHECK(static_cast<int64_t>(weights.size()) == attributes.count(), "weights must be one per attribute");
   }
 
   ScalarType dtype() const { return compute_dtype(features.rows.scalar_type()); }

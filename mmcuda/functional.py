@@ -12,13 +12,13 @@ from torch import Tensor
 from mmcuda._native import checks, extension, ops, reference
 from mmcuda._native.checks import check_number
 from mmcuda._native.encode import (
-    Pairs,
+    LossInputs,
     check_attributes,
+    contrastive_arguments,
     dense_relations,
-    encoded_relations,
-    for_kernels,
     for_reference,
     own_views,
+    pair_margin_arguments,
 )
 from mmcuda.relations import Attribute
 
@@ -53,7 +53,8 @@ def supcon_loss(
     papers. An anchor without positives has loss 0. Memory is O(N D) with the fused kernels, N = B V.
 
     Args:
-        features: [B, V, D] views of each sample, L2-normalised by the caller (any norm is computed correctly).
+        features: [B, V, ...] views of each sample, dimensions beyond the third flattened, or [N, D] one view of each;
+            L2-normalised by the caller (any norm is computed correctly).
         attributes: what makes positives, each with values of B samples; empty: a sample's own views only (SimCLR).
         mask: [B, B] dense relation instead of attributes; ``mask[i, j] >= 0`` weights j as a positive of i.
         temperature: tau > 0, a number or a tensor []; one that requires a gradient gets it.
@@ -68,7 +69,7 @@ def supcon_loss(
 
     Returns:
         The loss in the dtype of ``features`` (float32 for half precision): scalar, or for ``reduction="none"`` [B, V],
-        with ``contrast_mode="one"`` [B]. Features that are not finite give NaN.
+        of [N, D] [N], with ``contrast_mode="one"`` [B]. Features that are not finite give NaN.
 
     Raises:
         ValueError: an argument has the wrong shape, dtype, device or value (values of tensors are looked at on the CPU
@@ -81,8 +82,10 @@ def supcon_loss(
         >>> bcva, cst = torch.randint(27, 100, (8,)), 300 + 100 * torch.rand(8)
         >>> loss = supcon_loss(z, [Attribute(bcva, Equal()), Attribute(cst, Within(25.0), weight=0.5)])
     """
-    checks.check_features("features", features, "[B, V, D]")
-    samples, views, _ = features.shape
+    checks.check_views("features", features)
+    if features.ndim > 3:
+        features = features.flatten(2)
+    samples, views = features.shape[0], 1 if features.ndim == 2 else features.shape[1]
     check_attributes(attributes, ("sample, B", samples), None, "features", features)
     if mask is not None:
         checks.check_mask(mask, attributes, "[B, B]", (samples, samples), denominator, "features", features)
@@ -97,20 +100,26 @@ def supcon_loss(
 
     if mask is None and not attributes:
         attributes = [own_views(samples, False, features.device)]
-    pairs = Pairs(features, None, attributes, mask, views, 0)
-    every = anchor_weights is None and contrast_mode == "all"
-    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, False, every, reduction, impl)
+    inputs = LossInputs(features, None, attributes, mask, views, 0)
+    if _use_fused(impl, features.device):
+        early = _early(reduction, anchor_weights is None and contrast_mode == "all")
+        losses, _, totals, _ = ops.operators.contrastive_fwd(
+            *contrastive_arguments(inputs, temperature, positives, denominator, False, early)
+        )
+    else:
+        losses, totals = _reference_losses(inputs, temperature, positives, denominator, False, reduction)
     scale = 1.0 if base_temperature is None else temperature / base_temperature
     if isinstance(scale, Tensor) or scale != 1:
         losses = losses * scale
     if losses.ndim == 0:
-        return losses
+        return losses  # type: ignore[no-any-return]
     weights = None if anchor_weights is None else anchor_weights.repeat_interleave(views)
-    weights = _counting(weights, totals, pairs.weights, reduction)
+    weights = _counting(weights, totals, inputs.weights, reduction)
     if contrast_mode == "one":
         losses, weights = losses[::views], None if weights is None else weights[::views]
     reduced = _reduced(losses, weights, reduction)
-    return reduced.view(samples, views) if reduction == "none" and contrast_mode == "all" else reduced
+    by_view = reduction == "none" and contrast_mode == "all" and features.ndim == 3
+    return reduced.view(samples, views) if by_view else reduced
 
 
 def cross_contrast_loss(
@@ -189,12 +198,17 @@ def cross_contrast_loss(
 
     if mask is None and not attributes:
         attributes = [own_views(m // views, self_offset is None, rows.device)]
-    pairs = Pairs(rows, columns, attributes, mask, views, self_offset)
-    every = anchor_weights is None
-    losses, totals = _contrastive_losses(pairs, temperature, positives, denominator, both_ways, every, reduction, impl)
+    inputs = LossInputs(rows, columns, attributes, mask, views, self_offset)
+    if _use_fused(impl, rows.device):
+        early = _early(reduction, anchor_weights is None)
+        losses, _, totals, _ = ops.operators.contrastive_fwd(
+            *contrastive_arguments(inputs, temperature, positives, denominator, both_ways, early)
+        )
+    else:
+        losses, totals = _reference_losses(inputs, temperature, positives, denominator, both_ways, reduction)
     if losses.ndim == 0:
-        return losses
-    return _reduced(losses, _counting(anchor_weights, totals, pairs.weights, reduction), reduction)
+        return losses  # type: ignore[no-any-return]
+    return _reduced(losses, _counting(anchor_weights, totals, inputs.weights, reduction), reduction)
 
 
 def pair_margin_loss(
@@ -244,61 +258,50 @@ def pair_margin_loss(
     check_number("margin", margin, zero_allowed=True)
     checks.check_execution(reduction, impl)
 
-    pairs = Pairs(rows, columns, attributes, None, 1, 0 if columns is None else None)
+    inputs = LossInputs(rows, columns, attributes, None, 1, 0 if columns is None else None)
     totals = None
     if _use_fused(impl, rows.device):
-        relations = encoded_relations(pairs)
-        losses, totals = ops.pair_margin_losses(*for_kernels(pairs), relations, pairs.self_offset, margin)
+        losses, totals = ops.operators.pair_margin_fwd(*pair_margin_arguments(inputs, margin))
     else:
         with _without_autocast(rows.device.type):
-            dense = dense_relations(pairs)
+            dense = dense_relations(inputs)
             losses = reference.pair_margin_losses(
-                *for_reference(pairs), dense, pairs.weights, margin, pairs.self_offset
+                *for_reference(inputs), dense, inputs.weights, margin, inputs.self_offset
             )
             if reduction == "has_positives":
-                totals = reference.relation_totals(dense, pairs.self_offset)
-    return _reduced(losses, _counting(None, totals, pairs.weights, reduction), reduction)
+                totals = reference.relation_totals(dense, inputs.self_offset)
+    return _reduced(losses, _counting(None, totals, inputs.weights, reduction), reduction)
 
 
-def _contrastive_losses(
-    pairs: Pairs,
+def _early(reduction: Reduction, every_anchor: bool) -> str:
+    """Return which reduction the kernels take over: the mean or sum where every anchor counts alike."""
+    return reduction if every_anchor and reduction in ("mean", "sum") else "none"
+
+
+def _reference_losses(
+    inputs: LossInputs,
     temperature: float | Tensor,
     positives: Positives,
     denominator: Denominator,
     both_ways: bool,
-    every: bool,
     reduction: Reduction,
-    impl: Implementation,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the loss of every anchor and, where the reduction needs them, its relations' totals [K, anchors].
-
-    Where ``every`` anchor counts alike, the kernels take the mean or the sum: the loss is then [].
-    """
-    if _use_fused(impl, pairs.rows.device):
-        relations = encoded_relations(pairs)
-        if not isinstance(temperature, Tensor):
-            temperature = torch.scalar_tensor(temperature, dtype=torch.float64, device=pairs.rows.device)
-        elif temperature.dtype in (torch.float16, torch.bfloat16):
-            temperature = temperature.float()
-        early = reduction if every and reduction in ("mean", "sum") else "none"
-        return ops.contrastive_losses(
-            *for_kernels(pairs), temperature, relations, pairs.self_offset, positives, denominator, both_ways, early
-        )
-    with _without_autocast(pairs.rows.device.type):
-        dense = dense_relations(pairs)
+    """Return the loss of every anchor and, where the reduction needs them, its relations' totals [K, anchors]."""
+    with _without_autocast(inputs.rows.device.type):
+        dense = dense_relations(inputs)
         losses = reference.contrastive_losses(
-            *for_reference(pairs),
+            *for_reference(inputs),
             dense,
-            pairs.weights,
+            inputs.weights,
             temperature,
-            pairs.self_offset,
+            inputs.self_offset,
             positives,
             denominator,
             both_ways,
         )
         if reduction != "has_positives":
             return losses, None
-        return losses, reference.relation_totals(dense, pairs.self_offset, both_ways)
+        return losses, reference.relation_totals(dense, inputs.self_offset, both_ways)
 
 
 def _use_fused(impl: Implementation, device: torch.device) -> bool:

@@ -1,5 +1,6 @@
 """Settings of every test: reproducible examples, no more threads than the tests ask for."""
 
+import functools
 import importlib.util
 
 import hypothesis
@@ -7,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcuda import functional
-from mmcuda._native import extension, ops
+from mmcuda._native import encode, extension, ops
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("default")
@@ -19,13 +19,19 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+@functools.cache
+def registered_simt():
+    ops.register("mmcuda_simt")
+
+
 @pytest.fixture
 def simt(monkeypatch):
     """The CUDA kernels, run on the CPU, in use as the operators."""
     pytest.importorskip("mmcuda._simt", reason="mmcuda._simt was not built: MMCUDA_SIMT=ON builds it")
+    registered_simt()
     monkeypatch.setattr(ops, "operators", torch.ops.mmcuda_simt)
     # float16 reaches the kernels as it is
-    monkeypatch.setattr(functional, "for_kernels", lambda pairs: (pairs.rows, pairs.columns))
+    monkeypatch.setattr(encode, "for_kernels", lambda inputs: (inputs.rows, inputs.columns))
     return torch.ops.mmcuda_simt
 
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmcuda import losses
 from mmcuda._native import extension, ops
-from mmcuda._native.encode import Pairs, encoded_relations
+from mmcuda._native.encode import LossInputs, contrastive_arguments
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
 from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
@@ -304,8 +304,9 @@ def test_as_many_threads_as_torch_is_told():
 def test_other_python_threads_run_meanwhile():
     """A thread that wakes every millisecond does so while a kernel runs: the kernel does not hold the GIL."""
     rows = unit(12_000, 64)
-    relations = encoded_relations(Pairs(rows, None, [Attribute(torch.arange(12_000) % 9, Equal())], None, 1, 0))
-    tau, ticks, done = torch.tensor(0.1), [], threading.Event()
+    inputs = LossInputs(rows, None, [Attribute(torch.arange(12_000) % 9, Equal())], None, 1, 0)
+    arguments = contrastive_arguments(inputs, 0.1, "outside", "all", False, "none")
+    ticks, done = [], threading.Event()
 
     def tick():
         while not done.wait(0.001):
@@ -317,7 +318,7 @@ def test_other_python_threads_run_meanwhile():
     thread.start()
     try:
         begin = time.monotonic()
-        ops.contrastive_losses(rows, None, tau, relations, 0, "outside", "all", False, "none")
+        ops.operators.contrastive_fwd(*arguments)
         end = time.monotonic()
     finally:
         torch.set_num_threads(threads)

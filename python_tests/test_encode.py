@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from mmcuda._native import extension
-from mmcuda._native.encode import Pairs, dense_relations, encoded_relations, kernel_sort_values, relation_codes
+from mmcuda._native.encode import (
+    GAUSSIAN,
+    INTERVAL,
+    LossInputs,
+    dense_relations,
+    encoded_relations,
+    kernel_sort_values,
+    relation_data,
+)
 from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
 pytestmark = pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
@@ -16,7 +24,7 @@ SAMPLES = 9
 LAYOUTS = {"self": (9, None, 1, 0), "views": (9, None, 3, 0), "cross": (9, 5, 1, None), "slice": (4, 9, 2, 3)}
 
 
-def pairs_of(layout, relation):
+def inputs_of(layout, relation):
     """The relation is a mask or of attributes with missing values."""
     rows, columns, views, offset = LAYOUTS[layout]
     x = torch.randn(rows * views, 2)
@@ -31,22 +39,25 @@ def pairs_of(layout, relation):
             values = torch.randint(-1, 2, (SAMPLES, 40))
         others = values.flip(0)[:columns] if offset is None else None
         attributes = [Attribute(values, relation, 0.5, columns=others)]
-    return Pairs(x, y, attributes, mask, views, None if offset is None else offset * views)
+    return LossInputs(x, y, attributes, mask, views, None if offset is None else offset * views)
 
 
 def relation_of_kernels(encoded, i, j):
     """r(i, j) of two items as a kernel computes it."""
     rank, first, last = encoded.ranks[0].tolist()
-    code = encoded.codes[0]
     near = first[i] <= rank[j] <= last[i]
-    if code.numel() == 0:
+    (words,), data = encoded.words, encoded.relation_data
+    if words == INTERVAL:
+        assert data is None
         return float(near)
-    if code.is_floating_point():
-        return 2 ** -((code[i] - code[j]).item() ** 2) if near else 0.0
+    if words == GAUSSIAN:
+        (u,) = data.view(1, -1).view(torch.float64)
+        return 2 ** -((u[i] - u[j]).item() ** 2) if near else 0.0
+    assert words == len(data)
     if near:
         return 1.0
     (ones, known), (other_ones, other_known) = (
-        [[w & 0xFFFFFFFF for w in row] for row in code[:, :, k].T.tolist()] for k in (i, j)
+        [[w & 0xFFFFFFFF for w in row] for row in data[:, :, k].T.tolist()] for k in (i, j)
     )
     both = sum((a & b).bit_count() for a, b in zip(ones, other_ones, strict=True))
     either = sum(((a | b) & c & d).bit_count() for a, b, c, d in zip(ones, other_ones, known, other_known, strict=True))
@@ -57,11 +68,11 @@ def relation_of_kernels(encoded, i, j):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("relation", [Equal(), Within(5.0), Rbf(4.0), Overlap()])
 def test_attributes(relation, layout):
-    pairs = pairs_of(layout, relation)
-    encoded = encoded_relations(pairs)
-    (dense,) = dense_relations(pairs)
+    inputs = inputs_of(layout, relation)
+    encoded = encoded_relations(inputs)
+    (dense,) = dense_relations(inputs)
     n, m = dense.shape
-    first_column = 0 if pairs.columns is None else n
+    first_column = 0 if inputs.columns is None else n
     decoded = [[relation_of_kernels(encoded, i, first_column + j) for j in range(m)] for i in range(n)]
     torch.testing.assert_close(torch.tensor(decoded, dtype=torch.float64), dense.double())
     assert encoded.weights == [0.5]
@@ -69,12 +80,12 @@ def test_attributes(relation, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_mask(layout):
-    pairs = pairs_of(layout, None)
-    encoded = encoded_relations(pairs)
+    inputs = inputs_of(layout, None)
+    encoded = encoded_relations(inputs)
     assert encoded.weights == [1.0]
-    items = pairs.anchors + (0 if pairs.columns is None else pairs.columns.shape[0])
+    items = inputs.anchors + (0 if inputs.columns is None else inputs.columns.shape[0])
     assert encoded.ranks.shape == (0, 3, items)
-    torch.testing.assert_close(encoded.mask, pairs.mask.to(pairs.rows.dtype))
+    torch.testing.assert_close(encoded.mask, inputs.mask.to(inputs.rows.dtype))
 
 
 def test_keys_hold_the_columns_behind_the_rows():
@@ -94,12 +105,12 @@ def test_keys_hold_the_columns_behind_the_rows():
         2,
         3,
     ]  # numbers of the samples
-    assert relation_codes(Attribute(torch.tensor([1, 2]), Equal())).numel() == 0
+    assert relation_data(Attribute(torch.tensor([1, 2]), Equal())) is None
 
 
-def test_codes_of_rbf_are_exponents_of_2():
+def test_data_of_rbf_are_exponents_of_2():
     values = torch.tensor([250.0, math.nan, 262.5, 240.0, 1e300], dtype=torch.float64)
-    u = relation_codes(Attribute(values[:3], Rbf(10.0), columns=values[3:]))
+    u = relation_data(Attribute(values[:3], Rbf(10.0), columns=values[3:]))
     assert u.dtype == torch.float64
     assert u.max() < 100  # gaps that no relation spans are closed
     known = [0, 2, 3]
@@ -109,13 +120,13 @@ def test_codes_of_rbf_are_exponents_of_2():
 
 @pytest.mark.parametrize("cells", [1, 31, 32, 33, 70])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_codes_of_overlap_are_bits(cells, compiled):
+def test_data_of_overlap_are_bits(cells, compiled):
     values = torch.randint(-1, 2, (5, cells))
 
-    def codes(values):
-        return relation_codes(Attribute(values[:3], Overlap(), columns=values[3:]))
+    def data(values):
+        return relation_data(Attribute(values[:3], Overlap(), columns=values[3:]))
 
-    words = (torch.compile(codes, fullgraph=True, backend="aot_eager") if compiled else codes)(values)
+    words = (torch.compile(data, fullgraph=True, backend="aot_eager") if compiled else data)(values)
     assert words.dtype == torch.int32
     assert words.shape == ((cells + 31) // 32, 2, 5)
     assert words.is_contiguous()

@@ -674,3 +674,18 @@ def test_nothing_of_size_n_times_n_is_stored(call):
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 100
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("mode", ["all", "one"])
+def test_supcon_loss_takes_embeddings_and_views_of_any_shape(mode, impl):
+    """[N, D] is one view of each sample; dimensions beyond [B, V] are one."""
+    attributes, options = attributes_of("equal", 12), {"reduction": "none", "contrast_mode": mode, "impl": impl}
+    x = unit(12, 8)
+    losses = supcon_loss(x, attributes, **options)
+    assert losses.shape == (12,)
+    assert torch.equal(losses, supcon_loss(x[:, None], attributes, **options).flatten())
+    views = unit(12, 3, 2, 4)
+    losses = supcon_loss(views, attributes, **options)
+    assert losses.shape == ((12, 3) if mode == "all" else (12,))
+    assert torch.equal(losses, supcon_loss(views.flatten(2), attributes, **options))

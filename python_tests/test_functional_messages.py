@@ -177,7 +177,7 @@ def of_crossed_attributes():
 
 MESSAGES = {
     supcon_loss: [
-        *of_features("features", "[B, V, D]", X, torch.ones(4, 0, 8)),
+        *of_features("features", "[B, V, D] or [N, D]", X[0], torch.ones(4, 0, 8)),
         *of_attributes("features", "sample, B", 4),
         *of_mask("[B, B]", (4, 4), "features"),
         (ValueError, {"attributes": [LABELS], "mask": torch.ones(4, 4)}, "labels and mask cannot be given together"),

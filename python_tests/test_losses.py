@@ -752,7 +752,12 @@ def test_settings_of_one_module(module, setting, error, message):
 @pytest.mark.parametrize(
     ("module", "call", "error", "message"),
     [
-        (SupConLoss, (torch.ones(8), IDS), ValueError, "features must be [B, V, D] or [N, D], got shape [8]"),
+        (
+            SupConLoss,
+            (torch.ones(8), IDS),
+            ValueError,
+            "features must be [B, V, D] or [N, D] with at least one element, got shape [8]",
+        ),
         (SupConLoss, ([1.0], IDS), TypeError, "features must be a tensor, got list"),
         (SupConLoss, (VIEWS, torch.zeros(5)), ValueError, "labels must have one value per sample, B = 4, got 5"),
         (SupConLoss, (VIEWS, [0] * 4), TypeError, "labels must be a tensor, got list"),

@@ -11,7 +11,7 @@ from torch.library import opcheck
 from torch.nn.functional import normalize
 
 from mmcuda._native import extension, ops, reference
-from mmcuda._native.encode import Pairs, dense_relations, encoded_relations
+from mmcuda._native.encode import LossInputs, dense_relations, encoded_relations
 from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
 pytestmark = pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
@@ -44,7 +44,7 @@ def attributes(rows, columns=None):
     return [Attribute(*each, columns=o) for *each, o in zip(values(rows), relations, weights, others, strict=True)]
 
 
-def pairs_of(layout, dtype=torch.float64, with_mask=False):
+def inputs_of(layout, dtype=torch.float64, with_mask=False):
     rows_shape, columns_shape, offset, _ = LAYOUTS[layout]
     rows = features(*rows_shape, dtype=dtype)
     columns = None if columns_shape is None else features(*columns_shape, dtype=dtype)
@@ -57,13 +57,13 @@ def pairs_of(layout, dtype=torch.float64, with_mask=False):
         mask = torch.rand(size, others or size) * (torch.rand(size, others or size) < 0.5)
     else:
         sets = attributes(size, others)
-    return Pairs(rows, columns, sets, mask, views, offset)
+    return LossInputs(rows, columns, sets, mask, views, offset)
 
 
 def inputs(layout, dtype=torch.float64, with_mask=False):
     """Return rows, columns, relations and self_offset of the operators."""
-    pairs = pairs_of(layout, dtype, with_mask)
-    return pairs.rows, pairs.columns, encoded_relations(pairs), pairs.self_offset
+    loss_inputs = inputs_of(layout, dtype, with_mask)
+    return loss_inputs.rows, loss_inputs.columns, encoded_relations(loss_inputs), loss_inputs.self_offset
 
 
 def forward_arguments(layout, variant, dtype=torch.float64, with_mask=False):
@@ -76,13 +76,13 @@ def forward_arguments(layout, variant, dtype=torch.float64, with_mask=False):
 def test_label_ranks_are_intervals():
     """Known values are ranked by size; a missing one is alone in its interval; views have their sample's."""
     labels = torch.tensor([7.0, math.nan, 5.0, 7.5], dtype=torch.float64)
-    ((rank, first, last),) = ops.label_ranks([labels], [0.5], 1)
+    ((rank, first, last),) = OPERATORS.label_ranks([labels], [0.5], 1)
     assert rank.tolist() == [1, 3, 0, 2]
     assert first.tolist() == [1, 3, 0, 1]
     assert last.tolist() == [2, 3, 0, 2]
     for views in (2, 3):
-        several = ops.label_ranks([labels, torch.tensor([3, -1, 3, 0])], [0.5, 0.0], views)
-        once = ops.label_ranks([labels, torch.tensor([3, -1, 3, 0])], [0.5, 0.0], 1)
+        several = OPERATORS.label_ranks([labels, torch.tensor([3, -1, 3, 0])], [0.5, 0.0], views)
+        once = OPERATORS.label_ranks([labels, torch.tensor([3, -1, 3, 0])], [0.5, 0.0], 1)
         assert torch.equal(several, once.repeat_interleave(views, -1))
 
 
@@ -105,6 +105,8 @@ def test_opcheck_contrastive(layout, variant, dtype, with_mask):
     arguments = forward_arguments(layout, variant, dtype, with_mask)
     for keep in (False, True):
         opcheck(OPERATORS.contrastive_fwd.default, (*arguments, keep))
+    wanted = [x.clone().requires_grad_() if x is not None else None for x in arguments[:3]]
+    opcheck(OPERATORS.contrastive_fwd.default, (*wanted, *arguments[3:], True))
     losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
     opcheck(OPERATORS.contrastive_bwd.default, (torch.rand_like(losses), *saved, True, True, *arguments))
 
@@ -120,9 +122,11 @@ def test_opcheck_of_some_gradients(need, layout):
 @pytest.mark.parametrize("layout", ["self", "cross"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_opcheck_pair_margin(dtype, layout):
-    rows, columns, (ranks, codes, _, weights), offset = inputs(layout, dtype)
-    arguments = (rows, columns, ranks, codes, weights, offset, 1.3, False)
+    rows, columns, (ranks, data, words, _, weights), offset = inputs(layout, dtype)
+    arguments = (rows, columns, ranks, data, words, weights, offset, 1.3, False)
     opcheck(OPERATORS.pair_margin_fwd.default, arguments)
+    wanted = [x.clone().requires_grad_() if x is not None else None for x in arguments[:2]]
+    opcheck(OPERATORS.pair_margin_fwd.default, (*wanted, *arguments[2:]))
     losses, _ = OPERATORS.pair_margin_fwd(*arguments)
     for need in ((True, True), (True, False), (False, True)):
         opcheck(OPERATORS.pair_margin_bwd.default, (torch.rand_like(losses), *need, *arguments))
@@ -131,18 +135,22 @@ def test_opcheck_pair_margin(dtype, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_totals_are_those_of_the_reference(with_mask, layout):
-    pairs = pairs_of(layout, with_mask=with_mask)
+    loss_inputs = inputs_of(layout, with_mask=with_mask)
     both_ways = LAYOUTS[layout][3]
-    expected = reference.relation_totals(dense_relations(pairs), pairs.self_offset, both_ways)
-    tau, relations = torch.tensor(0.2), encoded_relations(pairs)
+    expected = reference.relation_totals(dense_relations(loss_inputs), loss_inputs.self_offset, both_ways)
+    tau, relations = torch.tensor(0.2), encoded_relations(loss_inputs)
     for variant in VARIANTS:
-        _, totals = ops.contrastive_losses(
-            pairs.rows, pairs.columns, tau, relations, pairs.self_offset, *variant, both_ways, "none"
+        _, _, totals, _ = OPERATORS.contrastive_fwd(
+            *(loss_inputs.rows, loss_inputs.columns, tau, *relations, loss_inputs.self_offset, *variant),
+            *(both_ways, "none", False, False),
         )
         torch.testing.assert_close(totals, expected, rtol=1e-12, atol=0)
     if not with_mask:
-        _, totals = ops.pair_margin_losses(pairs.rows, pairs.columns, relations, pairs.self_offset, 1.3)
-        torch.testing.assert_close(totals, expected[:, : pairs.anchors], rtol=1e-12, atol=0)
+        ranks, data, words, _, weights = relations
+        _, totals = OPERATORS.pair_margin_fwd(
+            *(loss_inputs.rows, loss_inputs.columns, ranks, data, words, weights, loss_inputs.self_offset, 1.3, False)
+        )
+        torch.testing.assert_close(totals, expected[:, : loss_inputs.anchors], rtol=1e-12, atol=0)
 
 
 def test_leading_dimensions_are_rows():
@@ -164,8 +172,8 @@ def test_gradients_that_are_not_needed_are_empty(loss):
         losses, *saved = OPERATORS.contrastive_fwd(*arguments, True)
         backward = OPERATORS.contrastive_bwd
     else:
-        rows, columns, _, ranks, codes, _, weights, offset, *_ = arguments
-        arguments = [rows, columns, ranks, codes, weights, offset, 1.3, False]
+        rows, columns, _, ranks, data, words, _, weights, offset, *_ = arguments
+        arguments = [rows, columns, ranks, data, words, weights, offset, 1.3, False]
         losses, saved, backward = OPERATORS.pair_margin_fwd(*arguments)[0], [], OPERATORS.pair_margin_bwd
     rows, columns = backward(losses, *saved, True, True, *arguments)
     only_rows, none = backward(losses, *saved, True, False, *arguments)
@@ -210,7 +218,7 @@ def test_kept_dot_products_change_no_bit(temperature, layout, variant, dtype, im
             Attribute(torch.randint(0, 9, (250,)), Equal(), columns=torch.arange(130) if "cross" in layout else None)
         ]
         offset = None if "cross" in layout else 0
-        relations = encoded_relations(Pairs(rows, columns, sets, None, 1, offset))
+        relations = encoded_relations(LossInputs(rows, columns, sets, None, 1, offset))
         arguments = [rows, columns, None, *relations, offset, *variant, "cross" in layout, "none", False]
     else:
         arguments = forward_arguments(layout, variant, dtype)
@@ -233,8 +241,7 @@ def test_what_is_kept_is_bounded():
     arguments = forward_arguments("self", VARIANTS[0])
     n = 6000
     arguments[0] = torch.randn(n, 1)
-    arguments[3:5] = ops.label_ranks([torch.arange(n)], [0.0], 1), [torch.empty(0)]
-    arguments[6] = [1.0]
+    arguments[3:8] = OPERATORS.label_ranks([torch.arange(n)], [0.0], 1), None, [0], None, [1.0]
     dots = OPERATORS.contrastive_fwd(*arguments, True)[-1]
     assert 29e6 < dots.nbytes <= 30e6
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -251,18 +258,19 @@ def test_gradcheck_contrastive(temperature, variant, layout):
     tau = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
 
     def losses(tau, rows, columns=None):
-        return ops.contrastive_losses(rows, columns, tau, relations, offset, *variant, LAYOUTS[layout][3], "none")[0]
+        settings = (offset, *variant, LAYOUTS[layout][3], "none", False, True)
+        return OPERATORS.contrastive_fwd(rows, columns, tau, *relations, *settings)[0]
 
     assert torch.autograd.gradcheck(losses, (tau, *tensors), eps=1e-7, atol=2e-4, fast_mode=True)
 
 
 @pytest.mark.parametrize("layout", ["self", "cross"])
 def test_gradcheck_pair_margin(layout):
-    rows, columns, relations, offset = inputs(layout)
+    rows, columns, (ranks, data, words, _, weights), offset = inputs(layout)
     tensors = [tensor.requires_grad_() for tensor in (rows, columns) if tensor is not None]
 
     def losses(rows, columns=None):
-        return ops.pair_margin_losses(rows, columns, relations, offset, 1.3)[0]
+        return OPERATORS.pair_margin_fwd(rows, columns, ranks, data, words, weights, offset, 1.3, False)[0]
 
     assert torch.autograd.gradcheck(losses, tensors, eps=1e-7, atol=1e-5)
 
@@ -270,10 +278,10 @@ def test_gradcheck_pair_margin(layout):
 # ---- what the operators refuse: called past the Python checks they must not read out of bounds ---------------------
 
 FORWARD = [
-    *("rows", "columns", "temperature", "ranks", "codes", "mask", "weights"),
+    *("rows", "columns", "temperature", "ranks", "relation_data", "words", "mask", "weights"),
     *("self_offset", "positives", "denominator", "both_ways", "reduction", "allow_tf32"),
 ]
-MARGIN = ["rows", "columns", "ranks", "codes", "weights", "self_offset", "margin", "allow_tf32"]
+MARGIN = ["rows", "columns", "ranks", "relation_data", "words", "weights", "self_offset", "margin", "allow_tf32"]
 
 
 def changed(names, arguments, change):
@@ -303,12 +311,15 @@ def changed(names, arguments, change):
         ({"temperature": lambda t: t * math.nan}, "temperature must be positive and finite, got nan"),
         ({"ranks": lambda r: r.long()}, "ranks must be [K, 3, 14] int32"),
         ({"ranks": lambda r: r[:, :2]}, "ranks must be [K, 3, 14] int32"),
-        ({"ranks": lambda r: r[:3]}, "codes must be one per attribute"),
-        ({"codes": lambda c: c[:3]}, "codes must be one per attribute"),
-        ({"codes": lambda c: [c[0], c[1], c[2][:13], c[3]]}, "codes must be empty, float64 [14] or int32 [W, 2, 14]"),
-        ({"codes": lambda c: [c[0], c[1], c[2].float(), c[3]]}, "codes must be empty, float64 [14] or int32"),
-        ({"codes": lambda c: [c[0], c[1], c[2], c[3][:, :1]]}, "codes must be empty, float64 [14] or int32"),
-        ({"codes": lambda c: [c[0], c[1], c[2], c[3].long()]}, "codes must be empty, float64 [14] or int32"),
+        ({"ranks": lambda r: r[:3]}, "words must be one per attribute"),
+        ({"words": lambda w: w[:3]}, "words must be one per attribute"),
+        ({"words": [0, 0, -2, 2]}, "words must be at least -1, got -2"),
+        ({"words": [0, 0, -1, 3]}, "relation_data must be [4, 2, 14] int32"),
+        ({"relation_data": None}, "relation_data must be [3, 2, 14] int32"),
+        ({"relation_data": lambda d: d[:2]}, "relation_data must be [3, 2, 14] int32"),
+        ({"relation_data": lambda d: d[:, :1]}, "relation_data must be [3, 2, 14] int32"),
+        ({"relation_data": lambda d: d[..., :13]}, "relation_data must be [3, 2, 14] int32"),
+        ({"relation_data": lambda d: d.long()}, "relation_data must be [3, 2, 14] int32"),
         ({"weights": [1.0]}, "weights must be one per attribute"),
         ({"positives": "between"}, "positives must be 'outside' or 'inside', got between"),
         ({"denominator": "none"}, "denominator must be 'all', 'negatives' or 'one_positive', got none"),
@@ -372,8 +383,8 @@ def test_contrastive_backward_refuses(variant, name, change, message):
 
 
 def test_pair_margin_refuses():
-    rows, columns, (ranks, codes, _, weights), offset = inputs("cross")
-    arguments = (rows, columns, ranks, codes, weights, offset, 1.0, False)
+    rows, columns, (ranks, data, words, _, weights), offset = inputs("cross")
+    arguments = (rows, columns, ranks, data, words, weights, offset, 1.0, False)
     for change, message in [
         ({"rows": rows[:8]}, "ranks must be [K, 3, 13] int32"),
         ({"columns": columns[:, 1:]}, "columns must be [.., 5] and not empty"),
@@ -397,7 +408,7 @@ def on_the_cpu(operator, *arguments):
     return operator.default._op_dk(torch._C.DispatchKey.CPU, *arguments)
 
 
-@pytest.mark.parametrize("name", ["columns", "temperature", "ranks", "codes"])
+@pytest.mark.parametrize("name", ["columns", "temperature", "ranks", "relation_data"])
 @pytest.mark.usefixtures("implementation")
 def test_forward_refuses_a_tensor_on_another_device(name):
     arguments = changed(FORWARD, forward_arguments("cross", VARIANTS[0]), {name: to_meta})
@@ -419,8 +430,8 @@ def test_operators_refuse_a_tensor_on_another_device():
         with pytest.raises(RuntimeError, match=f"{name} must be on the device of rows"):
             on_the_cpu(operators.contrastive_bwd, *saved, True, True, *arguments)
 
-    rows, columns, (ranks, codes, _, weights), offset = inputs("cross")
-    arguments = (rows, columns, ranks, codes, weights, offset, 1.0, False)
+    rows, columns, (ranks, data, words, _, weights), offset = inputs("cross")
+    arguments = (rows, columns, ranks, data, words, weights, offset, 1.0, False)
     losses, _ = operators.pair_margin_fwd(*arguments)
     with pytest.raises(RuntimeError, match="grad_losses must be on the device of rows"):
         on_the_cpu(operators.pair_margin_bwd, to_meta(losses), True, True, *arguments)
@@ -444,7 +455,7 @@ def test_operators_refuse_a_tensor_on_another_device():
 )
 def test_label_ranks_refuses(labels, tolerances, views, message):
     with pytest.raises(RuntimeError, match=re.escape(message)):
-        ops.label_ranks(labels, tolerances, views)
+        OPERATORS.label_ranks(labels, tolerances, views)
 
 
 @pytest.mark.parametrize("ranks", [[-1, -1, 0], [0, 1, 0], [5, 0, 3]])
@@ -453,9 +464,10 @@ def test_ranks_that_label_ranks_does_not_make_are_refused(ranks):
     rows = features(4)
     bad = torch.tensor(ranks, dtype=torch.int32)[None, :, None].expand(1, 3, 4)
     with pytest.raises(RuntimeError, match="ranks must be those of label_ranks"):
-        OPERATORS.pair_margin_fwd(rows, None, bad, [torch.empty(0)], [1.0], None, 1.0, False)
+        OPERATORS.pair_margin_fwd(rows, None, bad, None, [0], [1.0], None, 1.0, False)
 
 
 def test_nothing_that_relates_pairs_is_refused():
+    ranks = torch.empty(0, 3, 4, dtype=torch.int32)
     with pytest.raises(RuntimeError, match="at least one attribute or a mask is needed"):
-        OPERATORS.pair_margin_fwd(features(4), None, torch.empty(0, 3, 4, dtype=torch.int32), [], [], None, 1.0, False)
+        OPERATORS.pair_margin_fwd(features(4), None, ranks, None, [], [], None, 1.0, False)

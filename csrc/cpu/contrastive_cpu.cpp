@@ -53,7 +53,7 @@ struct Pass : Workspace<T> {
     this->batch.both_ways = args.both_ways;
     this->pack_features(dot_products);
     this->set_temperature(args.tau);
-    this->expand_labels(args.labels);
+    this->expand_labels(args.attributes);
     for (int64_t k = 0; k < denominators; ++k) add_sum(args.all ? Weight::kEvery : Weight::kUnrelated, k);
     for (int64_t k = 0; args.inside && k < args.sets(); ++k) add_sum(Weight::kRelated, k);
   }
@@ -117,7 +117,7 @@ void find_shifts(Pass<T>& pass, Kept<T> dots) {
 template <class T>
 void forward(const Arguments& args, const Kernels<T>& kernels, T* loss, T* statistics, double* totals, Kept<T> dots) {
   Pass<T> pass(args, kernels, totals, true);
-  pass.count_positives(args.labels, args.anchors(), totals);
+  pass.count_positives(args.attributes, args.anchors(), totals);
   const Batch<T>& batch = pass.batch;
   const int64_t items = batch.items, sets = args.sets(), anchors = args.anchors();
   const auto count = static_cast<int64_t>(pass.sums.size());
@@ -232,11 +232,11 @@ std::tuple<Tensor, Tensor> backward(const Arguments& args, const Kernels<T>& ker
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> contrastive_fwd_cpu(
     const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature, const Tensor& ranks,
-    const std::vector<Tensor>& codes, const std::optional<Tensor>& mask, std::vector<double> weights,
-    std::optional<int64_t> self_offset, std::string positives, std::string denominator, bool both_ways,
-    std::string reduction, bool /*allow_tf32*/, bool keep) {
-  const Arguments args({rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
-                        denominator, both_ways, reduction});
+    const std::optional<Tensor>& relation_data, std::vector<int64_t> words, const std::optional<Tensor>& mask,
+    std::vector<double> weights, std::optional<int64_t> self_offset, std::string positives, std::string denominator,
+    bool both_ways, std::string reduction, bool /*allow_tf32*/, bool keep) {
+  const Arguments args({rows, columns, temperature, ranks, relation_data, std::move(words), mask, std::move(weights),
+                        self_offset, positives, denominator, both_ways, reduction});
   const ScalarType dtype = args.dtype();
   const int64_t fitting = kMostKept / (kBlockPairs * (dtype == ScalarType::Double ? 8 : 4));
   const int64_t kept = keep ? std::min(count_block_pairs(args.features), fitting) : 0;
@@ -251,16 +251,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> contrastive_fwd_cpu(
   return {loss, statistics, totals, dots};
 }
 
-std::tuple<Tensor, Tensor> contrastive_bwd_cpu(const Tensor& grad_loss, const Tensor& statistics, const Tensor& totals,
-                                               const Tensor& dots_, bool need_rows, bool need_columns,
-                                               const Tensor& rows, const std::optional<Tensor>& columns,
-                                               const Tensor& temperature, const Tensor& ranks,
-                                               const std::vector<Tensor>& codes, const std::optional<Tensor>& mask,
-                                               std::vector<double> weights, std::optional<int64_t> self_offset,
-                                               std::string positives, std::string denominator, bool both_ways,
-                                               std::string reduction, bool /*allow_tf32*/) {
-  const Arguments args({rows, columns, temperature, ranks, codes, mask, std::move(weights), self_offset, positives,
-                        denominator, both_ways, reduction});
+std::tuple<Tensor, Tensor> contrastive_bwd_cpu(
+    const Tensor& grad_loss, const Tensor& statistics, const Tensor& totals, const Tensor& dots_, bool need_rows,
+    bool need_columns, const Tensor& rows, const std::optional<Tensor>& columns, const Tensor& temperature,
+    const Tensor& ranks, const std::optional<Tensor>& relation_data, std::vector<int64_t> words,
+    const std::optional<Tensor>& mask, std::vector<double> weights, std::optional<int64_t> self_offset,
+    std::string positives, std::string denominator, bool both_ways, std::string reduction, bool /*allow_tf32*/) {
+  const Arguments args({rows, columns, temperature, ranks, relation_data, std::move(words), mask, std::move(weights),
+                        self_offset, positives, denominator, both_ways, reduction});
   const Saved saved(args, grad_loss, statistics, totals);
   const Tensor dots = as_contiguous(dots_);
   STD_TORCH_CHECK(dots.dim() == 2 && dots.size(1) == kBlockPairs && dots.scalar_type() == args.dtype(),

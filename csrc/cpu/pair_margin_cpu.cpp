@@ -17,7 +17,7 @@ struct Pass : Workspace<T> {
   Pass(const PairMarginArguments& args, const Kernels<T>& kernels)
       : Workspace<T>(args.features, kernels), weights(args.weights.begin(), args.weights.end()) {
     this->pack_features();
-    this->expand_labels(args.labels);
+    this->expand_labels(args.attributes);
     terms.margin = static_cast<T>(args.margin);
     terms.weights = weights.data();
   }
@@ -31,15 +31,16 @@ T read(const Tensor& features, int64_t e) {
 }
 
 std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::optional<Tensor>& columns,
-                                               const Tensor& ranks, const std::vector<Tensor>& codes,
-                                               std::vector<double> weights, std::optional<int64_t> self_offset,
-                                               double margin, bool /*allow_tf32*/) {
-  const PairMarginArguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
+                                               const Tensor& ranks, const std::optional<Tensor>& relation_data,
+                                               std::vector<int64_t> words, std::vector<double> weights,
+                                               std::optional<int64_t> self_offset, double margin, bool /*allow_tf32*/) {
+  const PairMarginArguments args(rows, columns, ranks, relation_data, std::move(words), std::move(weights), self_offset,
+                                 margin);
   Tensor losses = empty_cpu({args.features.n}, args.dtype());
-  Tensor totals = empty_cpu({args.labels.sets(), args.features.n}, ScalarType::Double);
+  Tensor totals = empty_cpu({args.attributes.count(), args.features.n}, ScalarType::Double);
   dispatch(rows.scalar_type(), [&]<class T>(const Kernels<T>& kernels) {
     Pass<T> pass(args, kernels);
-    pass.count_positives(args.labels, args.features.n, totals.mutable_data_ptr<double>());
+    pass.count_positives(args.attributes, args.features.n, totals.mutable_data_ptr<double>());
     std::vector<double> loss(pass.batch.items, 0.);
     pass.terms.loss = loss.data();
     pass.for_each_block_pair([&](int64_t i, int64_t j, int64_t) { pass.kernel.margin(pass.batch, pass.terms, i, j); });
@@ -55,10 +56,11 @@ std::tuple<Tensor, Tensor> pair_margin_fwd_cpu(const Tensor& rows, const std::op
 // dL/dx_i = 2 / pairs sum_j B_ij (x_i - y_j): the kernel leaves -B Y and the sums of B.
 std::tuple<Tensor, Tensor> pair_margin_bwd_cpu(const Tensor& grad_losses, bool need_rows, bool need_columns,
                                                const Tensor& rows, const std::optional<Tensor>& columns,
-                                               const Tensor& ranks, const std::vector<Tensor>& codes,
-                                               std::vector<double> weights, std::optional<int64_t> self_offset,
-                                               double margin, bool /*allow_tf32*/) {
-  const PairMarginArguments args(rows, columns, ranks, codes, std::move(weights), self_offset, margin);
+                                               const Tensor& ranks, const std::optional<Tensor>& relation_data,
+                                               std::vector<int64_t> words, std::vector<double> weights,
+                                               std::optional<int64_t> self_offset, double margin, bool /*allow_tf32*/) {
+  const PairMarginArguments args(rows, columns, ranks, relation_data, std::move(words), std::move(weights), self_offset,
+                                 margin);
   const Features& features = args.features;
   const Tensor grads = args.upstream(grad_losses);
   std::tuple<Tensor, Tensor> result;

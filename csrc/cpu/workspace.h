@@ -88,21 +88,20 @@ class Workspace {
     batch.constant_shift = 2 * bound * batch.scale < kMaxExponentRange;
   }
 
-  void expand_labels(const Labels& labels) {
-    sets_.resize(labels.sets());
-    for (int64_t k = 0; k < labels.ranks.size(0); ++k) expand(labels, k);
-    if (labels.mask) expand_mask(*labels.mask);
-    batch.sets = labels.sets();
+  void expand_labels(const Attributes& attributes) {
+    sets_.resize(attributes.count());
+    for (int64_t k = 0; k < attributes.ranks.size(0); ++k) expand(attributes, k);
+    if (attributes.mask) expand_mask(*attributes.mask);
+    batch.sets = attributes.count();
     batch.set = sets_.data();
   }
 
   // n_ki of the first `anchors` items, [K, anchors].
-  void count_positives(const Labels& labels, int64_t anchors, double* totals) {
-    const int64_t items = features_.items();
+  void count_positives(const Attributes& attributes, int64_t anchors, double* totals) {
     std::vector<double> counts;
     for (int64_t k = 0; k < batch.sets; ++k, totals += anchors) {
       if (sets_[k].relation == Relation::kInterval) {
-        counts = count_intervals(labels.ranks.template const_data_ptr<int32_t>() + 3 * k * items);
+        counts = count_intervals(attributes.intervals(k));
         std::copy_n(counts.begin(), anchors, totals);
       } else {
         counts.assign(batch.items, 0);
@@ -253,9 +252,9 @@ class Workspace {
     return data;
   }
 
-  void expand(const Labels& labels, int64_t k) {
+  void expand(const Attributes& attributes, int64_t k) {
     const int64_t items = features_.items();
-    const auto* ranks = labels.ranks.template const_data_ptr<int32_t>() + 3 * k * items;
+    const int32_t* ranks = attributes.intervals(k);
     for (int64_t i = 0; i < items; ++i) {
       const int32_t rank = ranks[i], first = ranks[items + i], last = ranks[2 * items + i];
       STD_TORCH_CHECK(0 <= first && first <= rank && rank <= last, "ranks must be those of label_ranks, got ", first,
@@ -266,20 +265,17 @@ class Workspace {
     set.rank = spread<Index>(ranks, -1);
     set.first = spread<Index>(ranks + items, 0);
     set.last = spread<Index>(ranks + 2 * items, -1);  // padding is in no interval, and nothing is in its
-    const Tensor& code = labels.codes[k];
-    if (code.numel() == 0) return;
-    if (code.dim() == 1) {
+    if (const double* values = attributes.values(k)) {
       set.relation = Relation::kGaussian;
-      const auto* values = code.const_data_ptr<double>();
       std::vector<double> rest(values, values + items);  // what T cannot hold of them
       for (double& value : rest) value -= static_cast<T>(value);
       set.value = spread<T>(values, 0);
       set.rest = spread<T>(rest.data(), 0);
-    } else {
+    }
+    if (const int32_t* words = attributes.bits(k)) {
       set.relation = Relation::kOverlap;
-      set.words = code.size(0);
+      set.words = attributes.words[k];
       auto* bits = per_item<Index>(2 * set.words);
-      const auto* words = code.const_data_ptr<int32_t>();
       for (int64_t w = 0; w < 2 * set.words; ++w) {
         for (int64_t i = 0; i < items; ++i) {
           bits[w * batch.items + padded(i)] = static_cast<Index>(static_cast<uint32_t>(words[w * items + i]));

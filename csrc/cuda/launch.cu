@@ -209,23 +209,6 @@ class PairMargin : Pass<Math> {
 
 // ---- dtypes
 
-// Calls use(Math{}) for a dtype.
-template <class Use>
-void with_math(Dtype dtype, const Use& use) {
-  switch (dtype) {
-    case Dtype::kBfloat16:
-      return use(Bfloat16Math{});
-    case Dtype::kFloat16:
-      return use(Float16Math{});
-    case Dtype::kFloat32:
-      return use(Float32Math{});
-    case Dtype::kFloat32AsTf32:
-      return use(FastFloat32Math{});
-    case Dtype::kFloat64:
-      return use(DoubleMath{});
-  }
-}
-
 const char* refuse(const Inputs& inputs) {
   constexpr int64_t kMost = INT_MAX - 1024;
   if (inputs.n < 1 || inputs.m < 1 || inputs.d < 1) return "rows and columns must not be empty";
@@ -234,20 +217,29 @@ const char* refuse(const Inputs& inputs) {
   return nullptr;
 }
 
-// `use(call, Math)` launches, or measures if the workspace is asked for.
+// Launches what use(call, Math{}) says for the dtype of the inputs, or only measures it; returns the call.
 template <class Use>
-const char* run(const Inputs& inputs, const Use& use) {
-  if (const char* error = refuse(inputs)) return error;
-  Call call(inputs, false);
-  with_math(inputs.dtype, [&](auto math) { use(call, math); });
-  return call.error();
-}
-template <class Use>
-size_t measure(const Inputs& inputs, const Use& use) {
-  if (refuse(inputs)) return 0;
-  Call call(inputs, true);
-  with_math(inputs.dtype, [&](auto math) { use(call, math); });
-  return call.used();
+Call with_math(const Inputs& inputs, bool measure, const Use& use) {
+  Call call(inputs, measure, refuse(inputs));
+  if (call.error()) return call;
+  switch (inputs.dtype) {
+    case Dtype::kBfloat16:
+      use(call, Bfloat16Math{});
+      break;
+    case Dtype::kFloat16:
+      use(call, Float16Math{});
+      break;
+    case Dtype::kFloat32:
+      use(call, Float32Math{});
+      break;
+    case Dtype::kFloat32AsTf32:
+      use(call, FastFloat32Math{});
+      break;
+    case Dtype::kFloat64:
+      use(call, DoubleMath{});
+      break;
+  }
+  return call;
 }
 
 }  // namespace
@@ -257,51 +249,68 @@ static char* const kSomewhere = reinterpret_cast<char*>(256);
 
 const char* contrastive_forward(const Inputs& inputs, const ContrastiveSettings& settings, void* losses,
                                 void* statistics, double* totals) {
-  return run(inputs, [&]<class Math>(Call& call, Math) {
-    Contrastive<Math>(call, inputs, settings).forward(losses, statistics, totals);
-  });
+  return with_math(inputs, false,
+                   [&]<class Math>(Call& call, Math) {
+                     Contrastive<Math>(call, inputs, settings).forward(losses, statistics, totals);
+                   })
+      .error();
 }
 
 size_t contrastive_forward_workspace(const Inputs& inputs, const ContrastiveSettings& settings) {
-  return measure(inputs, [&]<class Math>(Call& call, Math) {
-    Contrastive<Math>(call, inputs, settings).forward(nullptr, nullptr, nullptr);
-  });
+  return with_math(inputs, true,
+                   [&]<class Math>(Call& call, Math) {
+                     Contrastive<Math>(call, inputs, settings).forward(nullptr, nullptr, nullptr);
+                   })
+      .used();
 }
 
 const char* contrastive_backward(const Inputs& inputs, const ContrastiveSettings& settings, const void* grad_losses,
                                  const void* statistics, const double* totals, void* grad_rows, void* grad_columns) {
-  return run(inputs, [&]<class Math>(Call& call, Math) {
-    Contrastive<Math>(call, inputs, settings).backward(grad_losses, statistics, totals, grad_rows, grad_columns);
-  });
+  return with_math(inputs, false,
+                   [&]<class Math>(Call& call, Math) {
+                     Contrastive<Math>(call, inputs, settings)
+                         .backward(grad_losses, statistics, totals, grad_rows, grad_columns);
+                   })
+      .error();
 }
 
 size_t contrastive_backward_workspace(const Inputs& inputs, const ContrastiveSettings& settings) {
-  return measure(inputs, [&]<class Math>(Call& call, Math) {
-    Contrastive<Math>(call, inputs, settings).backward(nullptr, nullptr, nullptr, kSomewhere + 1, kSomewhere + 1);
-  });
+  return with_math(inputs, true,
+                   [&]<class Math>(Call& call, Math) {
+                     Contrastive<Math>(call, inputs, settings)
+                         .backward(nullptr, nullptr, nullptr, kSomewhere + 1, kSomewhere + 1);
+                   })
+      .used();
 }
 
 const char* pair_margin_forward(const Inputs& inputs, double margin, void* losses, double* totals) {
-  return run(inputs,
-             [&]<class Math>(Call& call, Math) { PairMargin<Math>(call, inputs, margin).forward(losses, totals); });
+  return with_math(
+             inputs, false,
+             [&]<class Math>(Call& call, Math) { PairMargin<Math>(call, inputs, margin).forward(losses, totals); })
+      .error();
 }
 
 size_t pair_margin_forward_workspace(const Inputs& inputs) {
-  return measure(inputs,
-                 [&]<class Math>(Call& call, Math) { PairMargin<Math>(call, inputs, 1).forward(nullptr, nullptr); });
+  return with_math(inputs, true,
+                   [&]<class Math>(Call& call, Math) { PairMargin<Math>(call, inputs, 1).forward(nullptr, nullptr); })
+      .used();
 }
 
 const char* pair_margin_backward(const Inputs& inputs, double margin, const void* grad_losses, void* grad_rows,
                                  void* grad_columns) {
-  return run(inputs, [&]<class Math>(Call& call, Math) {
-    PairMargin<Math>(call, inputs, margin).backward(grad_losses, grad_rows, grad_columns);
-  });
+  return with_math(inputs, false,
+                   [&]<class Math>(Call& call, Math) {
+                     PairMargin<Math>(call, inputs, margin).backward(grad_losses, grad_rows, grad_columns);
+                   })
+      .error();
 }
 
 size_t pair_margin_backward_workspace(const Inputs& inputs) {
-  return measure(inputs, [&]<class Math>(Call& call, Math) {
-    PairMargin<Math>(call, inputs, 1).backward(nullptr, kSomewhere + 1, kSomewhere + 1);
-  });
+  return with_math(inputs, true,
+                   [&]<class Math>(Call& call, Math) {
+                     PairMargin<Math>(call, inputs, 1).backward(nullptr, kSomewhere + 1, kSomewhere + 1);
+                   })
+      .used();
 }
 
 }  // namespace mmcuda

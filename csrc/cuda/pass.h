@@ -15,8 +15,8 @@ namespace mmcuda {
 // The kernels of one call. Without a stream of launches it only measures: the same code takes the same workspace.
 class Call {
  public:
-  Call(const Inputs& inputs, bool measure)
-      : workspace_(static_cast<char*>(inputs.workspace)), stream_(inputs.stream), measure_(measure) {}
+  Call(const Inputs& inputs, bool measure, const char* error)
+      : workspace_(static_cast<char*>(inputs.workspace)), stream_(inputs.stream), measure_(measure), error_(error) {}
 
   template <class V>
   V* take(int64_t count) {
@@ -48,7 +48,7 @@ class Call {
   void* stream_;
   bool measure_;
   size_t used_ = 0;
-  const char* error_ = nullptr;
+  const char* error_;
 };
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }

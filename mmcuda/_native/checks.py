@@ -63,12 +63,21 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_features(name: str, value: object, shape: str) -> None:
-    """Check a tensor of features; ``shape`` names its dimensions, such as "[B, V, D]"."""
+    """Check a tensor of features; ``shape`` names its dimensions, such as "[N, D]"."""
+    _check_features(name, value, shape, isinstance(value, Tensor) and value.ndim == shape.count(",") + 1)
+
+
+def check_views(name: str, value: object) -> None:
+    """Check features of several views, [B, V, ...], or of one, [N, D]."""
+    _check_features(name, value, "[B, V, D] or [N, D]", isinstance(value, Tensor) and value.ndim >= 2)
+
+
+def _check_features(name: str, value: object, shape: str, fits: bool) -> None:
     check_tensor(name, value)
     assert isinstance(value, Tensor)
     if value.dtype not in DTYPES:
         raise ValueError(f"{name} must be float16, bfloat16, float32 or float64, got {value.dtype}")
-    if value.ndim != shape.count(",") + 1 or value.numel() == 0:
+    if not fits or value.numel() == 0:
         raise ValueError(f"{name} must be {shape} with at least one element, got shape {list(value.shape)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from mmcuda._native.checks import check_device
 from mmcuda.relations import Attribute, Equal, Overlap, Rbf, cells, sort_values
 
 WORD = 32  # cells of a multi-hot label in one word
+INTERVAL, GAUSSIAN = 0, -1  # in Relations.words
 
 
-class Pairs(NamedTuple):
+class LossInputs(NamedTuple):
     """Rows against columns, and what relates them: attributes, or a mask instead of them."""
 
     rows: Tensor  # [..., D] anchors, N in all
@@ -68,17 +69,17 @@ def _check_count(name: str, values: Tensor, wanted: tuple[str, int]) -> None:
         raise ValueError(f"{name} must have one value per {wanted[0]} = {wanted[1]}, got {values.shape[0]}")
 
 
-def for_kernels(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+def for_kernels(inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
     """Return rows and columns in a dtype that kernels read: on the CPU float16 becomes float32."""
-    if pairs.rows.dtype != torch.float16 or not pairs.rows.is_cpu:
-        return pairs.rows, pairs.columns
-    return pairs.rows.float(), None if pairs.columns is None else pairs.columns.float()
+    if inputs.rows.dtype != torch.float16 or not inputs.rows.is_cpu:
+        return inputs.rows, inputs.columns
+    return inputs.rows.float(), None if inputs.columns is None else inputs.columns.float()
 
 
-def for_reference(pairs: Pairs) -> tuple[Tensor, Tensor]:
+def for_reference(inputs: LossInputs) -> tuple[Tensor, Tensor]:
     """Return rows and columns, half precision as float32."""
-    rows = pairs.rows.flatten(0, -2).to(torch.promote_types(pairs.rows.dtype, torch.float32))
-    return rows, rows if pairs.columns is None else pairs.columns.flatten(0, -2).to(rows.dtype)
+    rows = inputs.rows.flatten(0, -2).to(torch.promote_types(inputs.rows.dtype, torch.float32))
+    return rows, rows if inputs.columns is None else inputs.columns.flatten(0, -2).to(rows.dtype)
 
 
 def own_views(samples: int, different: bool, device: torch.device) -> Attribute:
@@ -87,42 +88,77 @@ def own_views(samples: int, different: bool, device: torch.device) -> Attribute:
     return Attribute(numbers, Equal(), columns=numbers if different else None)
 
 
-def dense_relations(pairs: Pairs) -> list[Tensor]:
+def dense_relations(inputs: LossInputs) -> list[Tensor]:
     """Return each relation as the reference reads it, [N, M]."""
-    relations = [attribute.dense() for attribute in pairs.attributes] if pairs.mask is None else [pairs.mask]
-    if pairs.views > 1:
-        relations = [r.repeat_interleave(pairs.views, 0).repeat_interleave(pairs.views, 1) for r in relations]
-    if pairs.columns is not None and pairs.self_offset is not None:
-        relations = [r[pairs.self_offset : pairs.self_offset + pairs.anchors] for r in relations]
+    relations = [attribute.dense() for attribute in inputs.attributes] if inputs.mask is None else [inputs.mask]
+    if inputs.views > 1:
+        relations = [r.repeat_interleave(inputs.views, 0).repeat_interleave(inputs.views, 1) for r in relations]
+    if inputs.columns is not None and inputs.self_offset is not None:
+        relations = [r[inputs.self_offset : inputs.self_offset + inputs.anchors] for r in relations]
     return relations
 
 
-def encoded_relations(pairs: Pairs) -> ops.Relations:
+def contrastive_arguments(
+    inputs: LossInputs, temperature: float | Tensor, positives: str, denominator: str, both_ways: bool, reduction: str
+) -> tuple[Any, ...]:
+    """Return the arguments of the operator ``contrastive_fwd``."""
+    rows, columns = for_kernels(inputs)
+    if not isinstance(temperature, Tensor):
+        temperature = torch.scalar_tensor(temperature, dtype=torch.float64, device=rows.device)
+    elif temperature.dtype in (torch.float16, torch.bfloat16):
+        temperature = temperature.float()
+    with_gradient = torch.is_grad_enabled() and (
+        rows.requires_grad or temperature.requires_grad or (columns is not None and columns.requires_grad)
+    )
+    settings = (inputs.self_offset, positives, denominator, both_ways, reduction, ops.allow_tf32(), with_gradient)
+    return rows, columns, temperature, *encoded_relations(inputs), *settings
+
+
+def pair_margin_arguments(inputs: LossInputs, margin: float) -> tuple[Any, ...]:
+    """Return the arguments of the operator ``pair_margin_fwd``."""
+    ranks, relation_data, words, _, weights = encoded_relations(inputs)
+    return *for_kernels(inputs), ranks, relation_data, words, weights, inputs.self_offset, margin, ops.allow_tf32()
+
+
+class Relations(NamedTuple):
+    """K attributes as the kernels read them; a mask is one more, the last."""
+
+    ranks: Tensor  # [K, 3, L] int32 from label_ranks, per item
+    relation_data: Tensor | None  # [U, 2, L] int32: what the attributes have beside ranks, see relation_data()
+    words: list[int]  # K: INTERVAL, GAUSSIAN, or how many words of bits an overlap has
+    mask: Tensor | None  # [B, B'] dense relation in the dtype of the computation
+    weights: list[float]  # K (+ 1)
+
+
+def encoded_relations(inputs: LossInputs) -> Relations:
     """Return the relations as the kernels read them."""
-    if pairs.mask is None:
-        values = [kernel_sort_values(attribute) for attribute in pairs.attributes]
-        tolerances = [attribute.relation.tolerance for attribute in pairs.attributes]
-        ranks = _with_rows(ops.label_ranks(values, tolerances, pairs.views), pairs)
-        codes = [_of_items(relation_codes(attribute), pairs) for attribute in pairs.attributes]
-        return ops.Relations(ranks, codes, None, pairs.weights)
-    mask = pairs.mask.to(torch.promote_types(pairs.rows.dtype, torch.float32))
-    items = pairs.anchors + (0 if pairs.columns is None else math.prod(pairs.columns.shape[:-1]))
-    ranks = torch.empty((0, 3, items), dtype=torch.int32, device=mask.device)
-    return ops.Relations(ranks, [], mask, pairs.weights)
+    if inputs.mask is not None:
+        mask = inputs.mask.to(torch.promote_types(inputs.rows.dtype, torch.float32))
+        items = inputs.anchors + (0 if inputs.columns is None else math.prod(inputs.columns.shape[:-1]))
+        ranks = torch.empty((0, 3, items), dtype=torch.int32, device=mask.device)
+        return Relations(ranks, None, [], mask, [1.0])
+    attributes = inputs.attributes
+    values = [kernel_sort_values(attribute) for attribute in attributes]
+    tolerances = [attribute.relation.tolerance for attribute in attributes]
+    ranks = _with_rows(ops.operators.label_ranks(values, tolerances, inputs.views), inputs)
+    units = [relation_data(attribute) for attribute in attributes]
+    present = [_with_rows(_of_items(each, inputs.views), inputs) for each in units if each is not None]
+    words = [INTERVAL if each is None else GAUSSIAN if each.is_floating_point() else each.shape[0] for each in units]
+    # A unit is [2, L] int32: a word of bits and of which are known, or the L float64 of a Gaussian.
+    data = [each.view(torch.int32).view(1, 2, -1) if each.is_floating_point() else each for each in present]
+    return Relations(ranks, torch.cat(data) if data else None, words, None, inputs.weights)
 
 
-def _of_items(codes: Tensor, pairs: Pairs) -> Tensor:
-    """Expand what the samples have, along the last dimension, to the items: rows, then columns if they are others."""
-    if codes.numel() == 0:
-        return codes
-    return _with_rows(codes.repeat_interleave(pairs.views, -1) if pairs.views > 1 else codes, pairs)
+def _of_items(values: Tensor, views: int) -> Tensor:
+    """Repeat what a sample has, along the last dimension, for each of its views."""
+    return values.repeat_interleave(views, -1) if views > 1 else values
 
 
-def _with_rows(values: Tensor, pairs: Pairs) -> Tensor:
+def _with_rows(values: Tensor, inputs: LossInputs) -> Tensor:
     """Put the rows that are columns in front of these, along the last dimension."""
-    if pairs.columns is None or pairs.self_offset is None:
+    if inputs.columns is None or inputs.self_offset is None:
         return values
-    return torch.cat([values[..., pairs.self_offset : pairs.self_offset + pairs.anchors], values], -1)
+    return torch.cat([values[..., inputs.self_offset : inputs.self_offset + inputs.anchors], values], -1)
 
 
 def kernel_sort_values(attribute: Attribute) -> Tensor:
@@ -133,11 +169,11 @@ def kernel_sort_values(attribute: Attribute) -> Tensor:
     return sort_values(values, attribute.relation)
 
 
-def relation_codes(attribute: Attribute) -> Tensor:
-    """Return what else the kernels need to compute the relation, the columns' behind the rows'.
+def relation_data(attribute: Attribute) -> Tensor | None:
+    """Return what the kernels need beside ranks to compute the relation, the columns' behind the rows'.
 
-    Rbf: [L] float64 u with relation 2^-((u_i - u_j)^2) where the intervals relate i and j. Overlap: [W, 2, L] int32
-    words of bits, one a cell: what is 1, and what is known. Otherwise empty.
+    Rbf: [L] float64 u with relation 2^-((u_i - u_j)^2) where the ranks relate i and j. Overlap: [W, 2, L] int32
+    words of bits, one a cell: what is 1, and what is known. Otherwise None.
     """
     relation = attribute.relation
     if isinstance(relation, Rbf):
@@ -148,7 +184,7 @@ def relation_codes(attribute: Attribute) -> Tensor:
         return torch.zeros_like(ordered).scatter_(0, order[1:], gaps.cumsum(0))
     if isinstance(relation, Overlap):
         return torch.stack([_words(one) for one in cells(_all_values(attribute))]).permute(2, 0, 1).contiguous()
-    return torch.empty(0, device=attribute.values.device)
+    return None
 
 
 def _all_values(attribute: Attribute) -> Tensor:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from mmcuda._native.checks import check_features, check_tensor
-from mmcuda.functional import Implementation, Reduction, supcon_loss
-from mmcuda.relations import Attribute, Equal, is_known, sort_values
+from mmcuda.functional import Implementation, Reduction
+from mmcuda.relations import Equal, is_known, sort_values
 
 
 class Loss(nn.Module):
@@ -39,21 +36,6 @@ class SelfContrastLoss(Loss):
     ) -> None:
         super().__init__(reduction, impl)
         self.temperature = temperature
-
-    def self_contrast(self, features: Tensor, attributes: Sequence[Attribute], **options: Any) -> Tensor:
-        """Return the loss of views [B, V, ...] or embeddings [N, D] (one view a sample) against each other."""
-        check_tensor("features", features)
-        if features.ndim < 2:
-            raise ValueError(f"features must be [B, V, D] or [N, D], got shape {list(features.shape)}")
-        loss = supcon_loss(
-            features.unsqueeze(1) if features.ndim == 2 else features.flatten(2),
-            attributes,
-            temperature=self.temperature,
-            reduction=self.reduction,
-            impl=self.impl,
-            **options,
-        )
-        return loss.flatten() if features.ndim == 2 and loss.ndim == 2 else loss  # [N, 1] of embeddings, unreduced
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mmcuda._native.checks import check_number
-from mmcuda.functional import Implementation, Reduction
+from mmcuda.functional import Implementation, Reduction, supcon_loss
 from mmcuda.losses.base import SelfContrastLoss
 from mmcuda.relations import Attribute, Relation, check_relation
 
@@ -82,7 +82,14 @@ class ClinicalSupConLoss(SelfContrastLoss):
             Attribute(labels[name], relation, self.weights[name], f"labels[{name!r}]")
             for name, relation in self.relations.items()
         ]
-        return self.self_contrast(features, attributes, base_temperature=self.base_temperature)
+        return supcon_loss(
+            features,
+            attributes,
+            base_temperature=self.base_temperature,
+            temperature=self.temperature,
+            reduction=self.reduction,
+            impl=self.impl,
+        )
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmcuda.functional import Implementation, Reduction
+from mmcuda.functional import Implementation, Reduction, supcon_loss
 from mmcuda.losses.base import SelfContrastLoss
 from mmcuda.relations import Attribute, Rbf, Within
 
@@ -60,4 +60,10 @@ class ContinuousSupConLoss(SelfContrastLoss):
             TypeError: an argument is not a tensor.
             ValueError: wrong shape, dtype or device, or a wrong setting of the module.
         """
-        return self.self_contrast(features, [Attribute(labels, self.relation)])
+        return supcon_loss(
+            features,
+            [Attribute(labels, self.relation)],
+            temperature=self.temperature,
+            reduction=self.reduction,
+            impl=self.impl,
+        )

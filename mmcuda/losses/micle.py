@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmcuda.functional import Implementation, Reduction
+from mmcuda.functional import Implementation, Reduction, supcon_loss
 from mmcuda.losses.base import SelfContrastLoss
 from mmcuda.relations import Attribute, Equal
 
@@ -42,4 +42,10 @@ class MICLeLoss(SelfContrastLoss):
             TypeError: an argument is not a tensor.
             ValueError: wrong shape, dtype or device, or a wrong setting of the module.
         """
-        return self.self_contrast(features, [Attribute(bags, Equal(), name="bags")])
+        return supcon_loss(
+            features,
+            [Attribute(bags, Equal(), name="bags")],
+            temperature=self.temperature,
+            reduction=self.reduction,
+            impl=self.impl,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmcuda.functional import supcon_loss
 from mmcuda.losses.base import SelfContrastLoss
 from mmcuda.relations import Attribute, Overlap
 
@@ -37,4 +38,10 @@ class MultiLabelSupConLoss(SelfContrastLoss):
             TypeError: an argument is not a tensor.
             ValueError: wrong shape, dtype, device or value, or a wrong setting of the module.
         """
-        return self.self_contrast(features, [Attribute(labels, Overlap())])
+        return supcon_loss(
+            features,
+            [Attribute(labels, Overlap())],
+            temperature=self.temperature,
+            reduction=self.reduction,
+            impl=self.impl,
+        )

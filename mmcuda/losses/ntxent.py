@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmcuda._native.checks import check_tensor
-from mmcuda.functional import Implementation, Reduction
+from mmcuda.functional import Implementation, Reduction, supcon_loss
 from mmcuda.losses.base import SelfContrastLoss, check_pairs
 
 
@@ -49,4 +49,4 @@ class NTXentLoss(SelfContrastLoss):
         if features.ndim != 3 or features.shape[1] != 2:
             wanted = "[B, 2, D], or [B, D] beside second"
             raise ValueError(f"features must be {wanted}, got shape {list(features.shape)}")
-        return self.self_contrast(features, [])
+        return supcon_loss(features, [], temperature=self.temperature, reduction=self.reduction, impl=self.impl)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmcuda.functional import supcon_loss
 from mmcuda.losses.base import SelfContrastLoss
 from mmcuda.relations import Attribute, Equal
 
@@ -36,4 +37,11 @@ class SINCERELoss(SelfContrastLoss):
             TypeError: an argument is not a tensor.
             ValueError: wrong shape, dtype or device, or a wrong setting of the module.
         """
-        return self.self_contrast(features, [Attribute(labels, Equal())], denominator="one_positive")
+        return supcon_loss(
+            features,
+            [Attribute(labels, Equal())],
+            denominator="one_positive",
+            temperature=self.temperature,
+            reduction=self.reduction,
+            impl=self.impl,
+        )

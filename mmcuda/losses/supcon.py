@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmcuda._native.checks import check_tensor
-from mmcuda.functional import ContrastMode, Denominator, Implementation, Positives, Reduction
+from mmcuda.functional import ContrastMode, Denominator, Implementation, Positives, Reduction, supcon_loss
 from mmcuda.losses.base import SelfContrastLoss
 from mmcuda.relations import Attribute, Equal
 
@@ -93,13 +93,16 @@ class SupConLoss(SelfContrastLoss):
             raise ValueError(f"labels or mask must be given: features {list(features.shape)} have one view a sample")
         if labels is not None:
             check_tensor("labels", labels)
-        return self.self_contrast(
+        return supcon_loss(
             features,
             [] if labels is None else [Attribute(labels.flatten(), Equal())],
             mask=mask,
+            temperature=self.temperature,
             contrast_mode=self.contrast_mode,
             base_temperature=self.base_temperature,
             positives=self.positives,
             denominator=self.denominator,
             anchor_weights=anchor_weights,
+            reduction=self.reduction,
+            impl=self.impl,
         )
