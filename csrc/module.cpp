@@ -23,7 +23,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
         info["cpu"] = usable;
         info["cuda"] = MMCUDA_CUDA_STATUS;
         info["block"] = mmcuda::kBlock;
-        info["max_saved_bytes"] = mmcuda::kMostKept;
+        info["max_saved_bytes"] = mmcuda::kMaxSavedBytes;
         info["cuda_architectures"] = MMCUDA_CUDA_ARCHITECTURES;
 #ifdef USE_CUDA
         info["cuda_runtime"] = mmcuda::cuda_runtime_version();

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmcuda._native.checks import check_number, check_tensor, may_look
+from mmcuda._native.checks import can_inspect_values, check_number, check_tensor
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ class Attribute:
         relation: what makes positives.
         weight: w >= 0 of this attribute in the loss.
         name: of the labels, for messages.
-        columns: [B'] or [B', C], the values of the columns in cross-contrast, whose samples are others than the rows';
+        keys: [B'] or [B', C], the values of the keys in cross-contrast, whose samples are others than the anchors';
             None: both are the same samples.
 
     Raises:
         TypeError: if ``values`` is not a dense tensor, ``relation`` not a relation, ``weight`` not a number.
-        ValueError: if ``values`` has the wrong shape or is complex, ``columns`` is not like ``values``, a cell of a
+        ValueError: if ``values`` has the wrong shape or is complex, ``keys`` is not like ``values``, a cell of a
             multi-hot label is not 0, 1, -1 or NaN (told on the CPU outside a compiled graph), or ``weight`` is negative
             or not finite.
 
@@ -138,28 +138,27 @@ class Attribute:
     relation: Relation
     weight: float = 1.0
     name: str = "labels"
-    columns: Tensor | None = None
+    keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_tensor(self.name, self.values)
         check_relation(f"relation of {self.name}", self.relation)
         check_number(f"weight of {self.name}", self.weight, zero_allowed=True)
         self._check_values(self.name, self.values)
-        if self.columns is None:
+        if self.keys is None:
             return
-        name = f"columns of {self.name}"
-        check_tensor(name, self.columns)
-        self._check_values(name, self.columns)
-        if self.columns.is_floating_point() != self.values.is_floating_point():
+        name = f"keys of {self.name}"
+        check_tensor(name, self.keys)
+        self._check_values(name, self.keys)
+        if self.keys.is_floating_point() != self.values.is_floating_point():
             raise ValueError(
-                f"{name} must be floating if and only if the values are, got {self.columns.dtype} for"
-                f" {self.values.dtype}"
+                f"{name} must be floating if and only if the values are, got {self.keys.dtype} for {self.values.dtype}"
             )
-        if self.columns.shape[1:] != self.values.shape[1:]:
+        if self.keys.shape[1:] != self.values.shape[1:]:
             wanted = f"[B', {self.values.shape[1]}], as many cells as the values have"
-            raise ValueError(f"{name} must be {wanted}, got {list(self.columns.shape)}")
-        if self.columns.device != self.values.device:
-            devices = f"{self.values.device}, got {self.columns.device}"
+            raise ValueError(f"{name} must be {wanted}, got {list(self.keys.shape)}")
+        if self.keys.device != self.values.device:
+            devices = f"{self.values.device}, got {self.keys.device}"
             raise ValueError(f"{name} must be on the device of the values, {devices}")
 
     def _check_values(self, name: str, values: Tensor) -> None:
@@ -167,15 +166,19 @@ class Attribute:
         if values.ndim != 1 + multi_hot or values.is_complex() or (multi_hot and values.shape[1] == 0):
             wanted = "[B, C], C > 0, for Overlap()" if multi_hot else "[B]"
             raise ValueError(f"{name} must be real and {wanted}, got {values.dtype} {list(values.shape)}")
-        if multi_hot and may_look(values) and not ((values.double().nan_to_num(-1).abs() - 0.5).abs() == 0.5).all():
+        if (
+            multi_hot
+            and can_inspect_values(values)
+            and not ((values.double().nan_to_num(-1).abs() - 0.5).abs() == 0.5).all()
+        ):
             raise ValueError(f"{name} must be 0 or 1, or -1 or NaN where it is not known, for Overlap()")
 
     def dense(self) -> Tensor:
         """Return the relation of every pair of samples, [B, B'], bool or float64 in [0, 1].
 
-        The diagonal is 1 where rows and columns are the same samples: views of one sample are always positives.
+        The diagonal is 1 where anchors and keys are the same samples: views of one sample are always positives.
         """
-        others = self.values if self.columns is None else self.columns
+        others = self.values if self.keys is None else self.keys
         if isinstance(self.relation, Overlap):
             related = _jaccard(self.values, others)
         else:
@@ -186,7 +189,7 @@ class Attribute:
             related = related & is_known(a) & is_known(b)
             if isinstance(self.relation, Rbf):
                 related = torch.exp(-0.5 * ((a - b) / self.relation.sigma).square()).where(related, 0)
-        if self.columns is None:
+        if self.keys is None:
             related = related.masked_fill(torch.eye(len(related), dtype=torch.bool, device=related.device), 1)
         return related
 

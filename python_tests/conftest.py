@@ -31,7 +31,7 @@ def simt(monkeypatch):
     registered_simt()
     monkeypatch.setattr(ops, "operators", torch.ops.mmcuda_simt)
     # float16 reaches the kernels as it is
-    monkeypatch.setattr(encode, "for_kernels", lambda inputs: (inputs.rows, inputs.columns))
+    monkeypatch.setattr(encode, "for_kernels", lambda inputs: (inputs.anchors, inputs.keys))
     return torch.ops.mmcuda_simt
 
 

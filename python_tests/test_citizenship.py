@@ -31,7 +31,7 @@ def unit(*shape, dtype=torch.float32):
     return normalize(torch.randn(*shape), dim=-1).to(dtype)
 
 
-def attributes(size, columns=None):
+def attributes(size, keys=None):
     """Every kind of relation, with missing values."""
     values = [
         (torch.arange(size) % 4 - 1, Equal(), 1.0),
@@ -39,25 +39,25 @@ def attributes(size, columns=None):
         (torch.rand(size), Rbf(0.1), 2.0),
         (torch.randint(-1, 2, (size, 7)), Overlap(), 1.0),
     ]
-    if columns is None:
+    if keys is None:
         return [Attribute(*each) for each in values]
-    return [Attribute(*each, columns=each[0][torch.arange(columns) % size]) for each in values]
+    return [Attribute(*each, keys=each[0][torch.arange(keys) % size]) for each in values]
 
 
 # Losses of features [N, 2, 8] with a temperature; each uses the fused kernels in another way.
 LOSSES = {
     "self": lambda x, tau, **options: supcon_loss(x, attributes(len(x)), temperature=tau, **options),
     "mask": lambda x, tau, **options: supcon_loss(
-        x, mask=torch.ones(len(x), len(x)).tril(), temperature=tau, positives="inside", **options
+        x, mask=torch.ones(len(x), len(x)).tril(), temperature=tau, positives="in", **options
     ),
     "cross": lambda x, tau, **options: cross_contrast_loss(
-        x[:, 0], x[1:, 1], attributes(len(x), len(x) - 1), temperature=tau, denominator="one_positive", **options
+        x[:, 0], x[1:, 1], attributes(len(x), len(x) - 1), temperature=tau, denominator="sincere", **options
     ),
     "clip": lambda x, tau, **options: cross_contrast_loss(
-        x[:, 0], x[:, 1], temperature=tau, both_ways=True, reduction="has_positives", **options
+        x[:, 0], x[:, 1], temperature=tau, symmetric=True, reduction="has_positives", **options
     ),
     "slice": lambda x, tau, **options: cross_contrast_loss(
-        x[2:5].flatten(0, 1), x.flatten(0, 1), attributes(len(x)), temperature=tau, self_offset=4, views=2, **options
+        x[2:5].flatten(0, 1), x.flatten(0, 1), attributes(len(x)), temperature=tau, anchor_offset=4, views=2, **options
     ),
     "margin": lambda x, tau, **options: tau * pair_margin_loss(x[:, 0], None, attributes(len(x)), **options),
 }
@@ -303,9 +303,9 @@ def test_as_many_threads_as_torch_is_told():
 
 def test_other_python_threads_run_meanwhile():
     """A thread that wakes every millisecond does so while a kernel runs: the kernel does not hold the GIL."""
-    rows = unit(12_000, 64)
-    inputs = LossInputs(rows, None, [Attribute(torch.arange(12_000) % 9, Equal())], None, 1, 0)
-    arguments = contrastive_arguments(inputs, 0.1, "outside", "all", False, "none")
+    anchors = unit(12_000, 64)
+    inputs = LossInputs(anchors, None, [Attribute(torch.arange(12_000) % 9, Equal())], None, 1, 0)
+    arguments = contrastive_arguments(inputs, 0.1, "out", "all", False, "none")
     ticks, done = [], threading.Event()
 
     def tick():
@@ -363,12 +363,12 @@ def one_of_two(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     model = DistributedDataParallel(encoder())
     samples = SAMPLES // 2
-    rows = normalize(model(IMAGES[rank * samples : (rank + 1) * samples]), dim=-1).flatten(0, 1)
+    anchors = normalize(model(IMAGES[rank * samples : (rank + 1) * samples]), dim=-1).flatten(0, 1)
     loss = cross_contrast_loss(
-        rows,
-        torch.cat(all_gather(rows)),
+        anchors,
+        torch.cat(all_gather(anchors)),
         [Attribute(CST, Within(20.0))],
-        self_offset=rank * len(rows),
+        anchor_offset=rank * len(anchors),
         views=VIEWS,
         impl="fused",
     )

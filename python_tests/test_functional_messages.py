@@ -13,13 +13,18 @@ from mmcuda.relations import Attribute, Equal, Overlap
 META = "meta"
 X = torch.ones(4, 8)
 LABELS = Attribute(torch.zeros(4), Equal())
-CROSSED = Attribute(torch.zeros(4), Equal(), columns=torch.zeros(6))
+CROSSED = Attribute(torch.zeros(4), Equal(), keys=torch.zeros(6))
 FUNCTIONS = {
     supcon_loss: {"features": torch.ones(4, 2, 8), "attributes": [], "impl": "reference"},
-    cross_contrast_loss: {"rows": X, "columns": torch.ones(6, 8), "attributes": [CROSSED], "impl": "reference"},
-    pair_margin_loss: {"rows": X, "columns": None, "attributes": [LABELS], "impl": "reference"},
+    cross_contrast_loss: {"anchors": X, "keys": torch.ones(6, 8), "attributes": [CROSSED], "impl": "reference"},
+    pair_margin_loss: {"anchors": X, "keys": None, "attributes": [LABELS], "impl": "reference"},
 }
-BIG = {"columns": torch.ones(12, 8), "attributes": [], "views": 2, "self_offset": 4}  # rows among 6 samples of 2 views
+BIG = {
+    "keys": torch.ones(12, 8),
+    "attributes": [],
+    "views": 2,
+    "anchor_offset": 4,
+}  # among 6 samples of 2 views
 
 
 def of_features(name, shape, wrong_shape, empty):
@@ -34,12 +39,12 @@ def of_features(name, shape, wrong_shape, empty):
     ]
 
 
-def of_columns():
+def of_keys():
     return [
-        *of_features("columns", "[M, D]", X[0], X[:0]),
-        (ValueError, {"columns": X[:, :5]}, "columns must be [M, D] with D = 8 as in rows, got [4, 5]"),
-        (ValueError, {"columns": X.double()}, "columns must have the dtype of rows, torch.float32, got torch.float64"),
-        (ValueError, {"columns": X.to(META)}, "columns must be on the device of rows, cpu, got meta"),
+        *of_features("keys", "[M, D]", X[0], X[:0]),
+        (ValueError, {"keys": X[:, :5]}, "keys must be [M, D] with D = 8 as in anchors, got [4, 5]"),
+        (ValueError, {"keys": X.double()}, "keys must have the dtype of anchors, torch.float32, got torch.float64"),
+        (ValueError, {"keys": X.to(META)}, "keys must be on the device of anchors, cpu, got meta"),
     ]
 
 
@@ -86,16 +91,16 @@ def of_temperature(owner):
 
 def of_variant():
     return [
-        (ValueError, {"positives": "in"}, "positives must be 'outside' or 'inside', got 'in'"),
+        (ValueError, {"positives": "inside"}, "positives must be 'out' or 'in', got 'inside'"),
         (
             ValueError,
             {"denominator": "others"},
-            "denominator must be 'all', 'negatives' or 'one_positive', got 'others'",
+            "denominator must be 'all', 'negatives' or 'sincere', got 'others'",
         ),
         (
             ValueError,
-            {"positives": "inside", "denominator": "one_positive"},
-            "denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'",
+            {"positives": "in", "denominator": "sincere"},
+            "denominator must be 'all' or 'negatives' for positives='in', got 'sincere'",
         ),
     ]
 
@@ -151,26 +156,26 @@ def of_attributes(owner, counted, size, **others):
             ),
             (
                 ValueError,
-                sets(columns=torch.zeros(5)),
-                "columns of labels must be None where rows and columns are the same samples",
+                sets(keys=torch.zeros(5)),
+                "keys of labels must be None where anchors and keys are the same samples",
             ),
         ]
     ]
 
 
 def of_crossed_attributes():
-    short = Attribute(torch.zeros(4), Equal(), columns=torch.zeros(4))
+    short = Attribute(torch.zeros(4), Equal(), keys=torch.zeros(4))
     return [
-        *of_attributes("rows", "row, N", 4)[:-1],
+        *of_attributes("anchors", "anchor, N", 4)[:-1],
         (
             ValueError,
             {"attributes": [LABELS]},
-            "columns of labels must be given: the columns are other samples than the rows",
+            "keys of labels must be given: the keys are other samples than the anchors",
         ),
         (
             ValueError,
             {"attributes": [CROSSED, short]},
-            "columns of labels must have one value per column, M = 6, got 4",
+            "keys of labels must have one value per key, M = 6, got 4",
         ),
     ]
 
@@ -190,39 +195,43 @@ MESSAGES = {
         *of_execution(),
     ],
     cross_contrast_loss: [
-        *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:0]),
-        *of_columns(),
+        *of_features("anchors", "[N, D]", torch.ones(4, 2, 8), X[:0]),
+        *of_keys(),
         *of_crossed_attributes(),
-        *of_attributes("rows", "sample, M / views", 6, **{k: v for k, v in BIG.items() if k != "attributes"}),
+        *of_attributes("anchors", "sample, M / views", 6, **{k: v for k, v in BIG.items() if k != "attributes"}),
         (
             ValueError,
             {"attributes": []},
-            "attributes or mask must be given unless N = M: got N = 4 rows and M = 6 columns",
+            "attributes or mask must be given unless N = M: got N = 4 anchors and M = 6 keys",
         ),
-        *of_mask("[N, M]", (4, 6), "rows"),
-        *of_mask("[M / views, M / views]", (6, 6), "rows", **BIG),
+        *of_mask("[N, M]", (4, 6), "anchors"),
+        *of_mask("[M / views, M / views]", (6, 6), "anchors", **BIG),
         (ValueError, {"mask": torch.ones(4, 6)}, "labels and mask cannot be given together: give one of them"),
-        *of_temperature("rows"),
+        *of_temperature("anchors"),
         *of_variant(),
-        (TypeError, {"self_offset": 0.0}, "self_offset must be an integer, got float"),
-        (ValueError, {"self_offset": -1}, "self_offset must be at least 0, got -1"),
-        (ValueError, {"self_offset": 3}, "self_offset must be at most M - N = 2, so that the rows are columns, got 3"),
-        (ValueError, BIG | {"self_offset": 3}, "views must divide self_offset = 3, got 2"),
-        (ValueError, BIG | {"rows": X[:3]}, "views must divide N = 3, got 2"),
-        (ValueError, BIG | {"columns": torch.ones(11, 8)}, "views must divide M = 11, got 2"),
+        (TypeError, {"anchor_offset": 0.0}, "anchor_offset must be an integer, got float"),
+        (ValueError, {"anchor_offset": -1}, "anchor_offset must be at least 0, got -1"),
+        (
+            ValueError,
+            {"anchor_offset": 3},
+            "anchor_offset must be at most M - N = 2, so that the anchors are keys, got 3",
+        ),
+        (ValueError, BIG | {"anchor_offset": 3}, "views must divide anchor_offset = 3, got 2"),
+        (ValueError, BIG | {"anchors": X[:3]}, "views must divide N = 3, got 2"),
+        (ValueError, BIG | {"keys": torch.ones(11, 8)}, "views must divide M = 11, got 2"),
         (TypeError, {"views": 2.0}, "views must be an integer, got float"),
         (ValueError, {"views": 0}, "views must be at least 1, got 0"),
-        (ValueError, {"views": 2}, "views must be 1 without self_offset, got 2"),
-        (TypeError, {"both_ways": 1}, "both_ways must be True or False, got 1"),
-        *of_anchor_weights("[N]", 4, "rows"),
-        *of_anchor_weights("[N + M]", 10, "rows", both_ways=True),
+        (ValueError, {"views": 2}, "views must be 1 without anchor_offset, got 2"),
+        (TypeError, {"symmetric": 1}, "symmetric must be True or False, got 1"),
+        *of_anchor_weights("[N]", 4, "anchors"),
+        *of_anchor_weights("[N + M]", 10, "anchors", symmetric=True),
         *of_execution(),
     ],
     pair_margin_loss: [
-        *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:, :0]),
-        *of_columns(),
-        *of_attributes("rows", "row, N", 4),
-        *[(e, {"columns": torch.ones(6, 8)} | a, m) for e, a, m in of_crossed_attributes()],
+        *of_features("anchors", "[N, D]", torch.ones(4, 2, 8), X[:, :0]),
+        *of_keys(),
+        *of_attributes("anchors", "anchor, N", 4),
+        *[(e, {"keys": torch.ones(6, 8)} | a, m) for e, a, m in of_crossed_attributes()],
         (ValueError, {"attributes": []}, "attributes must hold at least one Attribute, got none"),
         (TypeError, {"margin": torch.ones(())}, "margin must be a number, got Tensor"),
         (ValueError, {"margin": -1.0}, "margin must be not negative and finite, got -1.0"),

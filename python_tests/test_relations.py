@@ -55,7 +55,7 @@ def test_overlap_is_jaccard_over_the_cells_known_in_both():
     ]
     assert_relation(Attribute(values, Overlap()), expected)
     assert_relation(Attribute(values.double().masked_fill(values == -1, NAN), Overlap()), expected)
-    assert_relation(Attribute(values[:3].bool(), Overlap()), [row[:3] for row in expected[:3]])
+    assert_relation(Attribute(values[:3].bool(), Overlap()), [anchor[:3] for anchor in expected[:3]])
 
 
 @pytest.mark.parametrize("relation", [Equal(), Within(5.0), Rbf(5.0)])
@@ -65,16 +65,16 @@ def test_overlap_is_jaccard_over_the_cells_known_in_both():
 )
 def test_a_missing_value_is_related_to_its_own_sample_only(values, relation):
     assert_relation(Attribute(values, relation), [[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 1]])
-    of_others = Attribute(values, relation, columns=values)  # other samples: no pair is a sample with itself
+    of_others = Attribute(values, relation, keys=values)  # other samples: no pair is a sample with itself
     assert_relation(of_others, [[0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 1]])
 
 
 def test_columns_are_other_samples():
-    labels = Attribute(torch.tensor([1, 2]), Equal(), columns=torch.tensor([2, 1, 1]))
+    labels = Attribute(torch.tensor([1, 2]), Equal(), keys=torch.tensor([2, 1, 1]))
     assert_relation(labels, [[0, 1, 1], [1, 0, 0]])
     known, unknown = torch.tensor([[1, 0]]), torch.tensor([[-1, -1]])
     assert_relation(
-        Attribute(torch.cat([known, unknown]), Overlap(), columns=torch.cat([known, unknown])), [[1, 0], [0, 0]]
+        Attribute(torch.cat([known, unknown]), Overlap(), keys=torch.cat([known, unknown])), [[1, 0], [0, 0]]
     )
 
 
@@ -134,8 +134,8 @@ CELLS = torch.tensor([[0, 1], [1, 1], [-1, 0]])
         ),
         (
             ValueError,
-            {"values": CELLS, "columns": CELLS + 0.5, "relation": Overlap()},
-            "columns of labels must be 0 or 1, or -1 or NaN where it is not known, for Overlap()",
+            {"values": CELLS, "keys": CELLS + 0.5, "relation": Overlap()},
+            "keys of labels must be 0 or 1, or -1 or NaN where it is not known, for Overlap()",
         ),
         (
             TypeError,
@@ -150,22 +150,22 @@ CELLS = torch.tensor([[0, 1], [1, 1], [-1, 0]])
         (TypeError, {"weight": "1"}, "weight of labels must be a number, got str"),
         (ValueError, {"weight": -1.0}, "weight of labels must be not negative and finite, got -1.0"),
         (ValueError, {"weight": NAN, "name": "cst"}, "weight of cst must be not negative and finite, got nan"),
-        (TypeError, {"columns": [1]}, "columns of labels must be a tensor, got list"),
-        (ValueError, {"columns": CELLS}, "columns of labels must be real and [B], got torch.int64 [3, 2]"),
+        (TypeError, {"keys": [1]}, "keys of labels must be a tensor, got list"),
+        (ValueError, {"keys": CELLS}, "keys of labels must be real and [B], got torch.int64 [3, 2]"),
         (
             ValueError,
-            {"columns": LABELS.double()},
-            "columns of labels must be floating if and only if the values are, got torch.float64 for torch.int64",
+            {"keys": LABELS.double()},
+            "keys of labels must be floating if and only if the values are, got torch.float64 for torch.int64",
         ),
         (
             ValueError,
-            {"values": CELLS, "columns": CELLS[:, :1], "relation": Overlap()},
-            "columns of labels must be [B', 2], as many cells as the values have, got [3, 1]",
+            {"values": CELLS, "keys": CELLS[:, :1], "relation": Overlap()},
+            "keys of labels must be [B', 2], as many cells as the values have, got [3, 1]",
         ),
         (
             ValueError,
-            {"columns": LABELS.to("meta")},
-            "columns of labels must be on the device of the values, cpu, got meta",
+            {"keys": LABELS.to("meta")},
+            "keys of labels must be on the device of the values, cpu, got meta",
         ),
     ],
 )

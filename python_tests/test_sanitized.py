@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def attributes(rows, columns=None):
+def attributes(anchors, keys=None):
     def grades(n):
         return torch.randint(-1, 3, (n,))
 
@@ -28,7 +28,7 @@ def attributes(rows, columns=None):
         return torch.randint(-1, 2, (n, 40))
 
     kinds = [(grades, Equal()), (values, Within(0.1)), (values, Rbf(0.1)), (findings, Overlap())]
-    return [Attribute(make(rows), r, columns=columns and make(columns)) for make, r in kinds]
+    return [Attribute(make(anchors), r, keys=keys and make(keys)) for make, r in kinds]
 
 
 def run(loss, *features):
@@ -50,7 +50,7 @@ def test_every_kernel(norm, dtype):
         options = {"positives": positives, "denominator": denominator, "impl": "fused", "reduction": "none"}
         results += run(lambda x, o=options: supcon_loss(x, within, **o), views)
         results += run(lambda x, o=options: supcon_loss(x, mask=mask, **o), views)
-        results += run(lambda x, y, o=options: cross_contrast_loss(x, y, between, both_ways=True, **o), image, text)
+        results += run(lambda x, y, o=options: cross_contrast_loss(x, y, between, symmetric=True, **o), image, text)
     results += run(lambda x, y: pair_margin_loss(x, y, between, impl="fused"), image, text)
     results += run(lambda x: pair_margin_loss(x, None, attributes(203), impl="fused"), image)
     assert all(result.isfinite().all() for result in results)

@@ -151,11 +151,14 @@ def refused(result):
     ],
 )
 def test_a_wrong_kernel_is_noticed(capsys, monkeypatch, operator, wrong, groups):
-    names = ("label_ranks", "contrastive_fwd", "contrastive_bwd", "pair_margin_fwd", "pair_margin_bwd")
+    names = ("label_intervals", "contrastive_fwd", "contrastive_bwd", "pair_margin_fwd", "pair_margin_bwd")
     operators = {name: getattr(torch.ops.mmcuda, name) for name in names}
-    right = operators[operator]
+    right, gradient = operators[operator], ops.gradient_of
     operators[operator] = lambda *arguments: wrong(right(*arguments))
     monkeypatch.setattr(ops, "operators", SimpleNamespace(**operators))
+    if operator.endswith("bwd"):
+        replaced = {right: operators[operator]}
+        monkeypatch.setattr(ops, "gradient_of", lambda called, *rest: gradient(replaced.get(called, called), *rest))
     monkeypatch.setattr("mmcuda.selfcheck.MODES", FLOAT32)
     assert main(["selfcheck", "--device", "cpu", "--quick"]) == 1
     output = capsys.readouterr().out

@@ -19,9 +19,9 @@ pytest.importorskip("mmcuda._simt", reason="mmcuda._simt was not built: MMCUDA_S
 NVCC = shutil.which("nvcc")
 
 
-def related(ranks, views):
+def related(intervals, views):
     """Return which items are in each other's intervals, [K, L, L]."""
-    rank, first, last = ranks[:, 0, None, :], ranks[:, 1, :, None], ranks[:, 2, :, None]
+    rank, first, last = intervals[:, 0, None, :], intervals[:, 1, :, None], intervals[:, 2, :, None]
     assert rank.shape[-1] % views == 0
     return (first <= rank) & (rank <= last)
 
@@ -36,7 +36,8 @@ def test_label_ranks_relate_the_same_samples(floats, tolerance, views):
         torch.tensor([-1 if math.isnan(f) else len(str(f)) for f in floats]),
     ]
     on_device, on_cpu = (
-        library.label_ranks(labels, [tolerance, 0.0], views) for library in (torch.ops.mmcuda_simt, torch.ops.mmcuda)
+        library.label_intervals(labels, [tolerance, 0.0], views)
+        for library in (torch.ops.mmcuda_simt, torch.ops.mmcuda)
     )
     assert torch.equal(related(on_device, views), related(on_cpu, views))
 

@@ -49,7 +49,7 @@ void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, i
   }
 }
 
-Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
+Tensor label_intervals_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
   check_labels(labels, tolerances, views);
   const auto sets = static_cast<int64_t>(labels.size());
   const int64_t samples = labels[0].numel();
@@ -74,4 +74,4 @@ Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<doub
 }  // namespace
 }  // namespace mmcuda
 
-STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) { m.impl("label_ranks", TORCH_BOX(&mmcuda::label_ranks_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) { m.impl("label_intervals", TORCH_BOX(&mmcuda::label_intervals_cpu)); }

@@ -22,7 +22,7 @@ std::pair<Tensor, Tensor> sort(const Tensor& values) {
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
 }
 
-Tensor label_ranks_cuda(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
+Tensor label_intervals_cuda(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
   check_labels(labels, tolerances, views);
   const Device device(labels[0]);
   const int64_t samples = labels[0].numel(), items = samples * views;
@@ -46,4 +46,4 @@ Tensor label_ranks_cuda(const std::vector<Tensor>& labels, const std::vector<dou
 }  // namespace
 }  // namespace mmcuda
 
-MMCUDA_DEVICE_LIBRARY(m) { m.impl("label_ranks", TORCH_BOX(&mmcuda::label_ranks_cuda)); }
+MMCUDA_DEVICE_LIBRARY(m) { m.impl("label_intervals", TORCH_BOX(&mmcuda::label_intervals_cuda)); }

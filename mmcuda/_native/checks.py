@@ -28,7 +28,7 @@ def check_number(name: str, value: object, zero_allowed: bool) -> None:
         raise ValueError(f"{name} must be {'not negative' if zero_allowed else 'positive'} and finite, got {value}")
 
 
-def may_look(tensor: Tensor) -> bool:
+def can_inspect_values(tensor: Tensor) -> bool:
     """Whether values may be read: an accelerator would be waited for; compiled or transformed there are none yet."""
     if tensor.device.type != "cpu" or torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
         return False
@@ -44,10 +44,10 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def check_variant(positives: object, denominator: object) -> None:
     """Check which of the losses is asked for."""
-    check_choice("positives", positives, ("outside", "inside"))
-    check_choice("denominator", denominator, ("all", "negatives", "one_positive"))
-    if positives == "inside" and denominator == "one_positive":
-        raise ValueError("denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'")
+    check_choice("positives", positives, ("out", "in"))
+    check_choice("denominator", denominator, ("all", "negatives", "sincere"))
+    if positives == "in" and denominator == "sincere":
+        raise ValueError("denominator must be 'all' or 'negatives' for positives='in', got 'sincere'")
 
 
 def check_execution(reduction: object, impl: object) -> None:
@@ -81,32 +81,32 @@ def _check_features(name: str, value: object, shape: str, fits: bool) -> None:
         raise ValueError(f"{name} must be {shape} with at least one element, got shape {list(value.shape)}")
 
 
-def check_columns(columns: object, rows: Tensor) -> None:
-    """Check the columns of cross-contrast against its rows [N, D]."""
-    check_features("columns", columns, "[M, D]")
-    assert isinstance(columns, Tensor)
-    if columns.shape[1] != rows.shape[1]:
-        raise ValueError(f"columns must be [M, D] with D = {rows.shape[1]} as in rows, got {list(columns.shape)}")
-    if columns.dtype != rows.dtype:
-        raise ValueError(f"columns must have the dtype of rows, {rows.dtype}, got {columns.dtype}")
-    check_device("columns", columns, "rows", rows)
+def check_keys(keys: object, anchors: Tensor) -> None:
+    """Check the keys of cross-contrast against its anchors [N, D]."""
+    check_features("keys", keys, "[M, D]")
+    assert isinstance(keys, Tensor)
+    if keys.shape[1] != anchors.shape[1]:
+        raise ValueError(f"keys must be [M, D] with D = {anchors.shape[1]} as in anchors, got {list(keys.shape)}")
+    if keys.dtype != anchors.dtype:
+        raise ValueError(f"keys must have the dtype of anchors, {anchors.dtype}, got {keys.dtype}")
+    check_device("keys", keys, "anchors", anchors)
 
 
-def check_self_offset(self_offset: object, views: object, rows: int, columns: int) -> None:
-    """Check which of the columns are the rows, and that samples have all their views."""
+def check_anchor_offset(anchor_offset: object, views: object, anchors: int, keys: int) -> None:
+    """Check which of the keys are the anchors, and that samples have all their views."""
     check_integer("views", views, 1)
     assert isinstance(views, int)
-    if self_offset is None:
+    if anchor_offset is None:
         if views != 1:
-            raise ValueError(f"views must be 1 without self_offset, got {views}")
+            raise ValueError(f"views must be 1 without anchor_offset, got {views}")
         return
-    check_integer("self_offset", self_offset, 0)
-    assert isinstance(self_offset, int)
-    if self_offset + rows > columns:
+    check_integer("anchor_offset", anchor_offset, 0)
+    assert isinstance(anchor_offset, int)
+    if anchor_offset + anchors > keys:
         raise ValueError(
-            f"self_offset must be at most M - N = {columns - rows}, so that the rows are columns, got {self_offset}"
+            f"anchor_offset must be at most M - N = {keys - anchors}, so that the anchors are keys, got {anchor_offset}"
         )
-    for name, value in (("M", columns), ("N", rows), ("self_offset", self_offset)):
+    for name, value in (("M", keys), ("N", anchors), ("anchor_offset", anchor_offset)):
         if value % views:
             raise ValueError(f"views must divide {name} = {value}, got {views}")
 
@@ -127,7 +127,7 @@ def check_temperature(temperature: object, owner: str, like: Tensor) -> None:
         wanted = "a number or a floating tensor []"
         raise ValueError(f"temperature must be {wanted}, got {temperature.dtype} {list(temperature.shape)}")
     check_device("temperature", temperature, owner, like)
-    if may_look(temperature) and not 0 < temperature.item() < math.inf:
+    if can_inspect_values(temperature) and not 0 < temperature.item() < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature.item()}")
     return None
 
@@ -151,7 +151,7 @@ def check_mask(
     if mask.requires_grad:
         raise ValueError("mask must not require a gradient: the loss has none for it")
     check_device("mask", mask, owner, like)
-    if may_look(mask):
+    if can_inspect_values(mask):
         if not ((mask >= 0) & (mask < math.inf)).all():
             raise ValueError("mask must be finite and not negative")
         if denominator != "all" and (mask > 1).any():
@@ -166,7 +166,7 @@ def check_anchor_weights(weights: object, shape: str, size: int, owner: str, lik
         got = f"{weights.dtype} {list(weights.shape)}"
         raise ValueError(f"anchor_weights must be real and {shape} = [{size}], got {got}")
     check_device("anchor_weights", weights, owner, like)
-    if may_look(weights) and not ((weights >= 0) & (weights < math.inf)).all():
+    if can_inspect_values(weights) and not ((weights >= 0) & (weights < math.inf)).all():
         raise ValueError("anchor_weights must be finite and not negative")
 
 

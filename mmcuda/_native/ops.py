@@ -1,7 +1,7 @@
 """What PyTorch is told about the operators of csrc/ops.cpp: shapes without data, gradients.
 
-Items are the rows and, in cross-contrast, the columns behind them: L = N or N + M. Anchors are the rows and, with
-``both_ways``, the columns, too: A = N or N + M.
+Items are the anchors and, in cross-contrast, the keys behind them: L = N or N + M. Each anchor has a loss and, with
+``symmetric``, each key: A = N or N + M.
 """
 
 from __future__ import annotations
@@ -32,86 +32,91 @@ def _compute_dtype(features: Tensor) -> torch.dtype:
     return torch.promote_types(features.dtype, torch.float32)
 
 
-def _label_ranks_fake(labels: Sequence[Tensor], tolerances: Sequence[float], views: int) -> Tensor:
+def _label_intervals_fake(labels: Sequence[Tensor], tolerances: Sequence[float], views: int) -> Tensor:
     return labels[0].new_empty((len(labels), 3, labels[0].shape[0] * views), dtype=torch.int32)
 
 
 def _contrastive_fwd_fake(
-    rows: Tensor,
-    columns: Tensor | None,
+    anchors: Tensor,
+    keys: Tensor | None,
     temperature: Tensor,
-    ranks: Tensor,
+    intervals: Tensor,
     relation_data: Tensor | None,
     words: Sequence[int],
     mask: Tensor | None,
     weights: Sequence[float],
-    self_offset: int | None,
+    anchor_offset: int | None,
     positives: str,
     denominator: str,
-    both_ways: bool,
+    symmetric: bool,
     reduction: str,
     allow_tf32: bool,
-    keep: bool,
+    save_logits: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    anchors = math.prod(rows.shape[:-1]) + (math.prod(columns.shape[:-1]) if both_ways and columns is not None else 0)
+    count = math.prod(anchors.shape[:-1]) + (math.prod(keys.shape[:-1]) if symmetric and keys is not None else 0)
     sets = len(weights)
-    sums = (1 if denominator == "all" else sets) + (sets if positives == "inside" else 0)
-    slots = 2 * sums + (sets if denominator == "one_positive" else 0)
-    dtype = _compute_dtype(rows)
+    sums = (1 if denominator == "all" else sets) + (sets if positives == "in" else 0)
+    slots = 2 * sums + (sets if denominator == "sincere" else 0)
+    dtype = _compute_dtype(anchors)
     return (
-        rows.new_empty(anchors if reduction == "none" else (), dtype=dtype),
-        rows.new_empty((slots, anchors), dtype=dtype),
-        rows.new_empty((sets, anchors), dtype=torch.float64),
-        rows.new_empty((_kept(rows, columns) if keep and rows.is_cpu else 0, _BUILD["block"] ** 2), dtype=dtype),
+        anchors.new_empty(count if reduction == "none" else (), dtype=dtype),
+        anchors.new_empty((slots, count), dtype=dtype),
+        anchors.new_empty((sets, count), dtype=torch.float64),
+        anchors.new_empty(
+            (_saved_block_pairs(anchors, keys) if save_logits and anchors.is_cpu else 0, _BUILD["block"] ** 2),
+            dtype=dtype,
+        ),
     )
 
 
-def _gradients_fake(rows: Tensor, columns: Tensor | None, need_rows: bool, need_columns: bool) -> tuple[Tensor, Tensor]:
+def _gradients_fake(anchors: Tensor, keys: Tensor | None, need_anchors: bool, need_keys: bool) -> tuple[Tensor, Tensor]:
     return (
-        rows.new_empty(rows.shape if need_rows else (0, rows.shape[-1])),
-        rows.new_empty(columns.shape if need_columns and columns is not None else (0, rows.shape[-1])),
+        anchors.new_empty(anchors.shape if need_anchors else (0, anchors.shape[-1])),
+        anchors.new_empty(keys.shape if need_keys and keys is not None else (0, anchors.shape[-1])),
     )
 
 
 def _contrastive_bwd_fake(
     grad_loss: Tensor,
-    statistics: Tensor,
-    totals: Tensor,
-    dots: Tensor,
-    need_rows: bool,
-    need_columns: bool,
-    rows: Tensor,
-    columns: Tensor | None,
+    saved_lse: Tensor,
+    positive_counts: Tensor,
+    saved_logits: Tensor,
+    need_anchors: bool,
+    need_keys: bool,
+    anchors: Tensor,
+    keys: Tensor | None,
     *args: Any,
 ) -> tuple[Tensor, Tensor]:
-    return _gradients_fake(rows, columns, need_rows, need_columns)
+    return _gradients_fake(anchors, keys, need_anchors, need_keys)
 
 
 def _pair_margin_fwd_fake(
-    rows: Tensor,
-    columns: Tensor | None,
-    ranks: Tensor,
+    anchors: Tensor,
+    keys: Tensor | None,
+    intervals: Tensor,
     relation_data: Tensor | None,
     words: Sequence[int],
     weights: Sequence[float],
     *args: Any,
 ) -> tuple[Tensor, Tensor]:
-    n = math.prod(rows.shape[:-1])
-    return rows.new_empty(n, dtype=_compute_dtype(rows)), rows.new_empty((len(weights), n), dtype=torch.float64)
+    n = math.prod(anchors.shape[:-1])
+    return anchors.new_empty(n, dtype=_compute_dtype(anchors)), anchors.new_empty(
+        (len(weights), n), dtype=torch.float64
+    )
 
 
 def _pair_margin_bwd_fake(
-    grad_losses: Tensor, need_rows: bool, need_columns: bool, rows: Tensor, columns: Tensor | None, *args: Any
+    grad_losses: Tensor, need_anchors: bool, need_keys: bool, anchors: Tensor, keys: Tensor | None, *args: Any
 ) -> tuple[Tensor, Tensor]:
-    return _gradients_fake(rows, columns, need_rows, need_columns)
+    return _gradients_fake(anchors, keys, need_anchors, need_keys)
 
 
-def _kept(rows: Tensor, columns: Tensor | None) -> int | torch.SymInt:
+def _saved_block_pairs(anchors: Tensor, keys: Tensor | None) -> int | torch.SymInt:
     """Return of how many block pairs the forward keeps the dot products: of all, up to a fixed number of bytes."""
     block: int = _BUILD["block"]
-    blocks = -(-math.prod(rows.shape[:-1]) // block)
-    pairs = blocks * (blocks + 1) // 2 if columns is None else blocks * -(-math.prod(columns.shape[:-1]) // block)
-    most: int = _BUILD["max_saved_bytes"] // (block**2 * _compute_dtype(rows).itemsize)
+    blocks = -(-math.prod(anchors.shape[:-1]) // block)
+    pairs = blocks * (blocks + 1) // 2 if keys is None else blocks * -(-math.prod(keys.shape[:-1]) // block)
+    most: int = _BUILD["max_saved_bytes"] // (block**2 * _compute_dtype(anchors).itemsize)
     return torch.sym_min(pairs, most)
 
 
@@ -141,7 +146,7 @@ class _Differentiable(torch.autograd.Function):
         return differentiable
 
 
-def _gradient(operator: Any, *inputs: Any) -> Any:
+def gradient_of(operator: Any, *inputs: Any) -> Any:
     """Return what an operator for a gradient does: where no graph of it is made, without the detour over its own."""
     if torch.is_grad_enabled():
         return operator(*inputs)
@@ -152,33 +157,37 @@ def _gradient(operator: Any, *inputs: Any) -> Any:
 class _Contrastive(_Differentiable):
     @staticmethod
     def forward(ctx: Any, library: Any, *inputs: Any) -> Any:
-        rows, columns, temperature, ranks, relation_data, words, mask, *settings, _ = inputs
+        anchors, keys, temperature, intervals, relation_data, words, mask, *settings, _ = inputs
         with below_autograd():
-            loss, statistics, totals, dots = library.contrastive_fwd(*inputs)
-        ctx.mark_non_differentiable(statistics, totals, dots)
+            loss, saved_lse, positive_counts, saved_logits = library.contrastive_fwd(*inputs)
+        ctx.mark_non_differentiable(saved_lse, positive_counts, saved_logits)
         ctx.set_materialize_grads(False)  # none of these
-        ctx.save_for_backward(rows, columns, temperature, ranks, relation_data, mask, statistics, totals, dots)
+        ctx.save_for_backward(
+            anchors, keys, temperature, intervals, relation_data, mask, saved_lse, positive_counts, saved_logits
+        )
         ctx.library, ctx.words, ctx.settings = library, words, settings
-        return loss, statistics, totals, dots
+        return loss, saved_lse, positive_counts, saved_logits
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> Any:
         if grad_loss is None:
             return (None,) * 16
-        rows, columns, temperature, ranks, relation_data, mask, statistics, totals, dots = ctx.saved_tensors
-        _, need_rows, need_columns, need_temperature, *_ = ctx.needs_input_grad
-        grad_rows, grad_columns = _gradient(
+        anchors, keys, temperature, intervals, relation_data, mask, saved_lse, positive_counts, saved_logits = (
+            ctx.saved_tensors
+        )
+        _, need_anchors, need_keys, need_temperature, *_ = ctx.needs_input_grad
+        grad_anchors, grad_keys = gradient_of(
             ctx.library.contrastive_bwd,
             grad_loss,
-            statistics,
-            totals,
-            dots,
-            need_rows or need_temperature,
-            need_columns,
-            rows,
-            columns,
+            saved_lse,
+            positive_counts,
+            saved_logits,
+            need_anchors or need_temperature,
+            need_keys,
+            anchors,
+            keys,
             temperature,
-            ranks,
+            intervals,
             relation_data,
             ctx.words,
             mask,
@@ -187,34 +196,34 @@ class _Contrastive(_Differentiable):
         grad_temperature = None
         if need_temperature:
             # s = x.y / tau: dL/dtau = -sum G s / tau, and sum_i x_i.(dL/dx_i) is sum G s, twice that in self-contrast.
-            dtype = _compute_dtype(rows)
-            grad_log = (rows.to(dtype) * grad_rows.to(dtype)).sum() * (0.5 if columns is None else 1.0)
+            dtype = _compute_dtype(anchors)
+            grad_log = (anchors.to(dtype) * grad_anchors.to(dtype)).sum() * (0.5 if keys is None else 1.0)
             grad_temperature = -grad_log.to(temperature.dtype) / temperature
-        gradients = grad_rows if need_rows else None, grad_columns if need_columns else None, grad_temperature
+        gradients = grad_anchors if need_anchors else None, grad_keys if need_keys else None, grad_temperature
         return None, *gradients, *(None,) * 12
 
 
 class _PairMargin(_Differentiable):
     @staticmethod
     def forward(ctx: Any, library: Any, *inputs: Any) -> Any:
-        rows, columns, ranks, relation_data, *settings = inputs
+        anchors, keys, intervals, relation_data, *settings = inputs
         with below_autograd():
-            losses, totals = library.pair_margin_fwd(*inputs)
-        ctx.mark_non_differentiable(totals)
-        ctx.set_materialize_grads(False)  # none of the totals
-        ctx.save_for_backward(rows, columns, ranks, relation_data)
+            losses, positive_counts = library.pair_margin_fwd(*inputs)
+        ctx.mark_non_differentiable(positive_counts)
+        ctx.set_materialize_grads(False)  # none of the positive_counts
+        ctx.save_for_backward(anchors, keys, intervals, relation_data)
         ctx.library, ctx.settings = library, settings
-        return losses, totals
+        return losses, positive_counts
 
     @staticmethod
     def backward(ctx: Any, grad_losses: Tensor | None, _: None) -> Any:
         if grad_losses is None:
             return (None,) * 10
-        _, need_rows, need_columns, *_ = ctx.needs_input_grad
-        grad_rows, grad_columns = _gradient(
-            ctx.library.pair_margin_bwd, grad_losses, need_rows, need_columns, *ctx.saved_tensors, *ctx.settings
+        _, need_anchors, need_keys, *_ = ctx.needs_input_grad
+        grad_anchors, grad_keys = gradient_of(
+            ctx.library.pair_margin_bwd, grad_losses, need_anchors, need_keys, *ctx.saved_tensors, *ctx.settings
         )
-        return None, grad_rows if need_rows else None, grad_columns if need_columns else None, *(None,) * 7
+        return None, grad_anchors if need_anchors else None, grad_keys if need_keys else None, *(None,) * 7
 
 
 class _ContrastiveGradient(_Differentiable):
@@ -246,7 +255,7 @@ def _refuse() -> NoReturn:
 # ---- registration --------------------------------------------------------------------------------------------------
 
 _FAKES: dict[str, Callable[..., Any]] = {
-    "label_ranks": _label_ranks_fake,
+    "label_intervals": _label_intervals_fake,
     "contrastive_fwd": _contrastive_fwd_fake,
     "contrastive_bwd": _contrastive_bwd_fake,
     "pair_margin_fwd": _pair_margin_fwd_fake,

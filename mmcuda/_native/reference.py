@@ -1,7 +1,7 @@
 """The loss family in plain, dense PyTorch: what the kernels must equal. Written to be read, not to be fast.
 
-Rows x_i (i < N) are anchors, columns y_j (j < M). In self-contrast the columns are the rows; in general the rows may be
-a slice of the columns, row i being column i + ``self_offset``, and that pair is excluded. Over the pairs that remain,
+Rows x_i (i < N) are anchors, keys y_j (j < M). In self-contrast the keys are the anchors; in general the anchors may be
+a slice of the keys, anchor i being key i + ``anchor_offset``, and that pair is excluded. Over the pairs that remain,
 
     s_ij = x_i.y_j / tau        n_ki = sum_j r_k(i, j)        E_ki = sum_j (1 - r_k(i, j)) exp s_ij
 
@@ -11,7 +11,7 @@ with r_k >= 0 the relation of attribute k. An anchor's loss is sum_k w_k l_ki, w
     positives inside,  denominator all:           log sum_j exp s_ij - log(sum_j r exp(s) / n)   (Khosla et al., L_in)
     positives outside, denominator negatives:     log E - sum_j r s / n                          (Yeh et al.)
     positives inside,  denominator negatives:     log E - log(sum_j r exp(s) / n)
-    positives outside, denominator one_positive:  sum_p r / n [log(exp s_ip + E) - s_ip]         (Feeney & Hughes)
+    positives outside, denominator sincere:       sum_p r / n [log(exp s_ip + E) - s_ip]         (Feeney & Hughes)
 
 and 0 where the anchor has no positives (n = 0), or where the denominator is the negatives and it has none.
 
@@ -29,71 +29,71 @@ from torch.nn.functional import logsigmoid
 
 
 def contrastive_losses(
-    rows: Tensor,
-    columns: Tensor,
+    anchors: Tensor,
+    keys: Tensor,
     relations: Sequence[Tensor],
     weights: Sequence[float],
     temperature: float | Tensor,
-    self_offset: int | None = None,
-    positives: str = "outside",
+    anchor_offset: int | None = None,
+    positives: str = "out",
     denominator: str = "all",
-    both_ways: bool = False,
+    symmetric: bool = False,
 ) -> Tensor:
     """Return the loss of every anchor, differentiable by autograd any number of times, in O(N M) memory.
 
     Args:
-        rows: [N, D] anchors.
-        columns: [M, D]; the rows themselves in self-contrast.
+        anchors: [N, D].
+        keys: [M, D]; the anchors themselves in self-contrast.
         relations: per attribute [N, M]: bool, or floating and not negative (at most 1 unless ``denominator="all"``).
         weights: per attribute its weight.
         temperature: tau > 0, a number or a tensor [], which gets a gradient.
-        self_offset: row i is column i + self_offset; 0 in self-contrast; None: no row is a column.
-        positives: "outside" the logarithm or "inside".
-        denominator: "all" pairs, "negatives", or "one_positive" beside the negatives (positives outside only).
-        both_ways: columns are anchors too, against the rows.
+        anchor_offset: anchor i is key i + anchor_offset; 0 in self-contrast; None: no anchor is a key.
+        positives: outside the logarithm ("out") or inside ("in").
+        denominator: "all" pairs, "negatives", or "sincere": the negatives and one positive (positives outside only).
+        symmetric: each key is an anchor as well, against the anchors.
 
     Returns:
-        [N] losses; with ``both_ways`` [N + M], the rows' first.
+        [N] losses; with ``symmetric`` [N + M], the anchors' first.
     """
-    logits = rows @ columns.T / temperature
-    allowed = allowed_pairs(logits, self_offset)
-    masses = [relation.to(logits.dtype) * allowed for relation in relations]
-    losses = _anchor_losses(logits, allowed, masses, weights, positives, denominator)
-    if both_ways:
-        masses = [mass.T for mass in masses]
-        of_columns = _anchor_losses(logits.T, allowed.T, masses, weights, positives, denominator)
-        losses = torch.cat([losses, of_columns])
+    logits = anchors @ keys.T / temperature
+    allowed = allowed_pairs(logits, anchor_offset)
+    relation_weights = [relation.to(logits.dtype) * allowed for relation in relations]
+    losses = _anchor_losses(logits, allowed, relation_weights, weights, positives, denominator)
+    if symmetric:
+        relation_weights = [of_pairs.T for of_pairs in relation_weights]
+        of_keys = _anchor_losses(logits.T, allowed.T, relation_weights, weights, positives, denominator)
+        losses = torch.cat([losses, of_keys])
     return losses
 
 
 def _anchor_losses(
     logits: Tensor,  # [N, M]
     allowed: Tensor,  # [N, M] bool
-    masses: Sequence[Tensor],  # per attribute [N, M]: r where allowed, else 0
+    relation_weights: Sequence[Tensor],  # per attribute [N, M]: r where allowed, else 0
     weights: Sequence[float],
     positives: str,
     denominator: str,
 ) -> Tensor:
     losses = torch.zeros_like(logits[:, 0])
     if denominator == "all":
-        push, _ = log_sum(logits, allowed.to(logits.dtype))
-    for mass, weight in zip(masses, weights, strict=True):
-        total = mass.sum(dim=1)
+        log_denominator, _ = log_sum(logits, allowed.to(logits.dtype))
+    for of_pairs, weight in zip(relation_weights, weights, strict=True):
+        total = of_pairs.sum(dim=1)
         active = total > 0
-        share = mass / total.where(active, 1)[:, None]  # r / n
-        negative = (1 - mass) * allowed
+        p = of_pairs / total.where(active, 1)[:, None]  # r / n
+        negative = (1 - of_pairs) * allowed
         if denominator == "negatives":
-            push, has_negatives = log_sum(logits, negative)
+            log_denominator, has_negatives = log_sum(logits, negative)
             active = active & has_negatives
 
-        if denominator == "one_positive":
+        if denominator == "sincere":
             log_negatives, has_negatives = log_sum(logits, negative)
             # log(exp s + E) - s = log(1 + exp(log E - s)) = -log sigmoid(s - log E)
             each = -logsigmoid(logits - log_negatives[:, None])
-            loss = (share * each).sum(dim=1).where(has_negatives, 0)
+            loss = (p * each).sum(dim=1).where(has_negatives, 0)
         else:
-            pull = (share * logits).sum(dim=1) if positives == "outside" else log_sum(logits, share)[0]
-            loss = push - pull
+            mean_positive_logit = (p * logits).sum(dim=1) if positives == "out" else log_sum(logits, p)[0]
+            loss = log_denominator - mean_positive_logit
         losses = losses + weight * loss.where(active, 0)
     return losses
 
@@ -110,35 +110,35 @@ def log_sum(logits: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pair_margin_losses(
-    rows: Tensor,
-    columns: Tensor,
+    anchors: Tensor,
+    keys: Tensor,
     relations: Sequence[Tensor],
     weights: Sequence[float],
     margin: float,
-    self_offset: int | None = None,
+    anchor_offset: int | None = None,
 ) -> Tensor:
-    """Return the pairwise margin loss of every row, differentiable once by autograd, in O(N M) memory.
+    """Return the pairwise margin loss of every anchor, differentiable once by autograd, in O(N M) memory.
 
     With d = ||x_i - y_j||, R = sum_k w_k r_k(i, j) and W = sum_k w_k, the loss of a pair is
-    R d^2 + (W - R) max(0, margin - d)^2 and a row's loss its mean over the allowed pairs (0 if there are none). The
+    R d^2 + (W - R) max(0, margin - d)^2 and an anchor's loss its mean over the allowed pairs (0 if there are none). The
     gradient of d is 0 where two features coincide.
 
     Source: Hadsell et al. 2006 (CVPR, equation 4), without its halves.
 
     Args:
-        rows: [N, D].
-        columns: [M, D]; the rows themselves in self-contrast.
+        anchors: [N, D].
+        keys: [M, D]; the anchors themselves in self-contrast.
         relations: per attribute [N, M] in [0, 1].
         weights: per attribute its weight.
         margin: distance from which pairs that are not related stop repelling each other.
-        self_offset: row i is column i + self_offset; 0 in self-contrast; None: no row is a column.
+        anchor_offset: anchor i is key i + anchor_offset; 0 in self-contrast; None: no anchor is a key.
 
     Returns:
         [N] losses.
     """
     # By differences: ||x||^2 + ||y||^2 - 2 x.y would lose the digits of small distances.
-    distance = torch.cdist(rows, columns, compute_mode="donot_use_mm_for_euclid_dist")
-    allowed = allowed_pairs(distance, self_offset)
+    distance = torch.cdist(anchors, keys, compute_mode="donot_use_mm_for_euclid_dist")
+    allowed = allowed_pairs(distance, anchor_offset)
     related = torch.zeros_like(distance)
     for relation, weight in zip(relations, weights, strict=True):
         related = related + weight * relation.to(distance.dtype)
@@ -146,17 +146,17 @@ def pair_margin_losses(
     return (pairs * allowed).sum(dim=1) / allowed.sum(dim=1).clamp_min(1)
 
 
-def relation_totals(relations: Sequence[Tensor], self_offset: int | None = None, both_ways: bool = False) -> Tensor:
-    """Return n_ki, [K, N] float64, of relations [N, M]; with ``both_ways`` [K, N + M], the rows' first."""
-    masses = torch.stack([relation.double() for relation in relations])
-    masses = masses * allowed_pairs(masses[0], self_offset)
-    totals = masses.sum(dim=2)
-    return torch.cat([totals, masses.sum(dim=1)], dim=1) if both_ways else totals
+def count_positives(relations: Sequence[Tensor], anchor_offset: int | None = None, symmetric: bool = False) -> Tensor:
+    """Return n_ki, [K, N] float64, of relations [N, M]; with ``symmetric`` [K, N + M], the anchors' first."""
+    relation_weights = torch.stack([relation.double() for relation in relations])
+    relation_weights = relation_weights * allowed_pairs(relation_weights[0], anchor_offset)
+    positive_counts = relation_weights.sum(dim=2)
+    return torch.cat([positive_counts, relation_weights.sum(dim=1)], dim=1) if symmetric else positive_counts
 
 
-def allowed_pairs(like: Tensor, self_offset: int | None) -> Tensor:
-    """Return [N, M] bool, false where row i and column j are the same; ``like`` is any [N, M]."""
-    if self_offset is None:
+def allowed_pairs(like: Tensor, anchor_offset: int | None) -> Tensor:
+    """Return [N, M] bool, false where anchor i and key j are the same; ``like`` is any [N, M]."""
+    if anchor_offset is None:
         return torch.ones_like(like, dtype=torch.bool)
-    row, column = (torch.arange(size, device=like.device) for size in like.shape)
-    return row[:, None] + self_offset != column
+    anchor, key = (torch.arange(size, device=like.device) for size in like.shape)
+    return anchor[:, None] + anchor_offset != key

@@ -10,10 +10,10 @@ from mmcuda.functional import Implementation, Reduction
 from mmcuda.relations import Equal, is_known, sort_values
 
 
-class Loss(nn.Module):
+class ContrastiveLoss(nn.Module):
     """A loss with its reduction and its implementation."""
 
-    shown: tuple[str, ...] = ("temperature", "reduction", "impl")  # the settings that print shows
+    repr_fields: tuple[str, ...] = ("temperature", "reduction", "impl")  # the settings that print shows
 
     def __init__(self, reduction: Reduction, impl: Implementation) -> None:
         super().__init__()
@@ -22,10 +22,10 @@ class Loss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""
-        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in self.shown)
+        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in self.repr_fields)
 
 
-class SelfContrastLoss(Loss):
+class SelfContrastLoss(ContrastiveLoss):
     """A loss of a batch against itself.
 
     ``temperature`` may be a tensor: it then gets a gradient, and a parameter is one of the module's.

@@ -37,7 +37,7 @@ class ClinicalSupConLoss(SelfContrastLoss):
         >>> loss = criterion(features, {"bcva": torch.randint(27, 100, (8,)), "cst": 300 + 100 * torch.rand(8)})
     """
 
-    shown = ("temperature", "base_temperature", "reduction", "impl")
+    repr_fields = ("temperature", "base_temperature", "reduction", "impl")
 
     def __init__(
         self,

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mmcuda._native.checks import check_number
 from mmcuda.functional import Implementation, Reduction, cross_contrast_loss
-from mmcuda.losses.base import Loss, check_labels, check_pairs, classes_of_pairs
+from mmcuda.losses.base import ContrastiveLoss, check_labels, check_pairs, classes_of_pairs
 from mmcuda.relations import Attribute, Equal
 
 
-class ClipLoss(Loss):
+class ClipLoss(ContrastiveLoss):
     """CLIP's loss (Radford et al. 2021, arXiv 2103.00020): each image finds its text, each text its image.
 
     The mean of both directions' cross-entropies, over logits that are scaled by a learnable 1 / tau. What is learnt is
@@ -69,7 +69,7 @@ class ClipLoss(Loss):
         if labels is not None:
             check_labels("labels", labels, "[N]", len(image))
             classes = classes_of_pairs(labels)
-            attributes = [Attribute(classes, Equal(), columns=classes)]
+            attributes = [Attribute(classes, Equal(), keys=classes)]
         with torch.no_grad():  # and not clamp(): beyond it there would be no gradient to come back
             self.logit_scale.clamp_(max=self.MAX_LOG_SCALE)
         return cross_contrast_loss(
@@ -77,7 +77,7 @@ class ClipLoss(Loss):
             text,
             attributes,
             temperature=self.temperature,
-            both_ways=True,
+            symmetric=True,
             reduction=self.reduction,
             impl=self.impl,
         )

@@ -32,7 +32,7 @@ class ContinuousSupConLoss(SelfContrastLoss):
         >>> loss = ContinuousSupConLoss(25.0)(features, thickness)
     """
 
-    shown = ("relation", *SelfContrastLoss.shown)
+    repr_fields = ("relation", *SelfContrastLoss.repr_fields)
 
     def __init__(
         self,

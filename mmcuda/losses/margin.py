@@ -6,11 +6,11 @@ from torch import Tensor
 
 from mmcuda._native.checks import check_features
 from mmcuda.functional import Implementation, Reduction, pair_margin_loss
-from mmcuda.losses.base import Loss, check_labels, check_pairs, classes_of_pairs
+from mmcuda.losses.base import ContrastiveLoss, check_labels, check_pairs, classes_of_pairs
 from mmcuda.relations import Attribute, Equal
 
 
-class PairMarginLoss(Loss):
+class PairMarginLoss(ContrastiveLoss):
     """Pairwise margin loss: d^2 for a pair of one class, max(0, margin - d)^2 otherwise, mean over all pairs.
 
     d is the Euclidean distance of the two embeddings. Source: Hadsell, Chopra & LeCun 2006 (CVPR,
@@ -28,7 +28,7 @@ class PairMarginLoss(Loss):
         >>> loss = PairMarginLoss(margin=1.0)(image, torch.randint(0, 3, (8,)), text)
     """
 
-    shown = ("margin", "reduction", "impl")
+    repr_fields = ("margin", "reduction", "impl")
 
     def __init__(self, margin: float = 1.0, *, reduction: Reduction = "mean", impl: Implementation = "auto") -> None:
         super().__init__(reduction, impl)
@@ -64,7 +64,7 @@ class PairMarginLoss(Loss):
                 raise ValueError(
                     f"other_labels must be floating if labels are, {labels.dtype}, got {other_labels.dtype}"
                 )
-        attribute = Attribute(labels, Equal(), columns=other_labels)
+        attribute = Attribute(labels, Equal(), keys=other_labels)
         return pair_margin_loss(
             features, others, [attribute], margin=self.margin, reduction=self.reduction, impl=self.impl
         )

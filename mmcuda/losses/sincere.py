@@ -40,7 +40,7 @@ class SINCERELoss(SelfContrastLoss):
         return supcon_loss(
             features,
             [Attribute(labels, Equal())],
-            denominator="one_positive",
+            denominator="sincere",
             temperature=self.temperature,
             reduction=self.reduction,
             impl=self.impl,

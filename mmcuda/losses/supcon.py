@@ -35,9 +35,9 @@ class SupConLoss(SelfContrastLoss):
             scale of the loss is learnt too.
         contrast_mode: anchors are "all" views, or only the first ("one").
         base_temperature: the loss is scaled by ``temperature / base_temperature``; None: not scaled.
-        positives: the mean over positives is "outside" the logarithm (the paper's L_out) or "inside" (L_in).
+        positives: the mean over positives is outside the logarithm ("out", the paper's L_out) or inside ("in", L_in).
         denominator: over "all" others, over "negatives" only (decoupled: Yeh et al. 2021, arXiv 2110.06848), or
-            over the negatives and "one_positive" (SINCERE, see :class:`SINCERELoss`).
+            over the negatives and each positive by itself ("sincere", see :class:`SINCERELoss`).
         reduction: "mean" over all anchors, "has_positives" (over those that have any), "sum", or "none": [B, V], of
             embeddings [N], with ``contrast_mode="one"`` [B].
         impl: "auto", "fused" or "reference", see :func:`mmcuda.functional.supcon_loss`.
@@ -49,7 +49,7 @@ class SupConLoss(SelfContrastLoss):
         >>> loss = SupConLoss(log_tau.exp(), base_temperature=None)(features, torch.randint(0, 3, (8,)))
     """
 
-    shown = ("temperature", "contrast_mode", "base_temperature", "positives", "denominator", "reduction", "impl")
+    repr_fields = ("temperature", "contrast_mode", "base_temperature", "positives", "denominator", "reduction", "impl")
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SupConLoss(SelfContrastLoss):
         contrast_mode: ContrastMode = "all",
         base_temperature: float | None = 0.07,
         *,
-        positives: Positives = "outside",
+        positives: Positives = "out",
         denominator: Denominator = "all",
         reduction: Reduction = "mean",
         impl: Implementation = "auto",

@@ -38,7 +38,7 @@ def on(device: str, value: Any) -> Any:
     if isinstance(value, list):
         return [on(device, one) for one in value]
     if isinstance(value, Attribute):
-        return replace(value, values=on(device, value.values), columns=on(device, value.columns))
+        return replace(value, values=on(device, value.values), keys=on(device, value.keys))
     return value.to(device) if isinstance(value, Tensor) else value
 
 
