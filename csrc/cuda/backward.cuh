@@ -349,8 +349,8 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
     copy_tile(begin, stage_of(0));
     cp_async_commit();
     for (int tile = begin, s = 0; tile < end; ++tile, s ^= 1) {
-      if (!planted(kMissingWait)) cp_async_wait<planted(kWaitForOneFewer) ? 1 : 0>();
-      if (!planted(kMissingBarrier)) __syncthreads();
+      cp_async_wait<0>();
+      __syncthreads();
       if (tile + 1 < end) copy_tile(tile + 1, stage_of(s ^ 1));
       cp_async_commit();
       T acc[kM][kN][4];

@@ -147,10 +147,7 @@ struct WarpSums {
     for (int c = 0; c < kColumns / 4; ++c) quarter[c] = exchange(half[2 * c], half[2 * c + 1], g & 2, 8);
 #pragma unroll
     for (int last = 0; last < kLast; ++last) {
-      T total = 0;
-      if (!planted(kDivergentCollective) || lane < 16) {
-        total = exchange(quarter[2 * last], quarter[(2 * last + 1) % (kColumns / 4)], g & 4, 16);
-      }
+      const T total = exchange(quarter[2 * last], quarter[(2 * last + 1) % (kColumns / 4)], g & 4, 16);
       const int c = 8 * last + g % kColumns;  // with four columns two lanes have the same total
       T* const sum = column + term * column_stride + 8 * (c / 2) + 2 * (lane & 3) + c % 2;
       if (kColumns > 4 || g < 4) *sum = combine(*sum, total);
@@ -386,7 +383,7 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
   T* const row_sums = reinterpret_cast<T*>(shared + at.row_sums);          // [warp columns, terms, kTile]
   T* const column_sums = reinterpret_cast<T*>(shared + at.column_sums);    // [warp rows, terms, strip * kTile]
   int* const row_labels = reinterpret_cast<int*>(shared + at.row_labels);  // [2, kTile]: begins, ends
-  for (int s = planted(kSharedRace) ? 0 : thread; s < Tile::kWarpColumns * job.terms * kTile; s += Tile::kThreads) {
+  for (int s = thread; s < Tile::kWarpColumns * job.terms * kTile; s += Tile::kThreads) {
     row_sums[s] = combine.template neutral<T>();
   }
   for (int s = thread; s < Tile::kWarpRows * job.terms * column_stride; s += Tile::kThreads) {
@@ -475,8 +472,8 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
     clear(acc);
     const unsigned char* y = shared;
     for (int panel = 0; panel < job.panels; ++panel) {
-      if (!planted(kMissingWait)) cp_async_wait<planted(kWaitForOneFewer) ? 1 : 0>();
-      if (!planted(kMissingBarrier)) __syncthreads();
+      cp_async_wait<0>();
+      __syncthreads();
       fill(stage ^ 1);
       const unsigned char* const staged = shared + at.stages + stage * at.stage_size;
       const unsigned char* const x = job.resident ? shared + panel * Tile::kPanelSize : staged;
@@ -493,7 +490,7 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
         column_sums + warp_row * job.terms * column_stride + (walk.j - walk.strip_begin) * kTile + warp_column * 8 * kN;
     sums.row_stride = kTile;
     sums.column_stride = column_stride;
-    sums.columns = job.serves_columns && !(planted(kMirroredTile) ? false : diagonal);
+    sums.columns = job.serves_columns && !diagonal;
     sums.combine = combine;
     const int* const ranks = reinterpret_cast<const int*>(y + Tile::kPanelSize) + warp_column * 8 * kN;
     const int g = lane_id() >> 2, t = lane_id() & 3;

@@ -44,7 +44,7 @@ struct TilePairs {
   }
   __device__ __forceinline__ bool exists(int m, int n, int v) const {
     const int i = row_of(m, v >> 1), j = column_of(n, v & 1);
-    return i < rows && (j < columns || planted(kUnmaskedTail)) && j - i != distance;
+    return i < rows && j < columns && j - i != distance;
   }
 };
 
