@@ -36,10 +36,10 @@
 // N^2 D.
 //
 // Relations. Sort the known values of an attribute: the positives of a sample, equal or within a tolerance, are
-// neighbours there. An item has a rank, and j is positive to i where first_i <= rank_j <= last_i. A sample without a
-// value is alone in its interval, so that its own other views are its only positives. A Gaussian weights the pairs in
-// the interval by 2^-(value_i - value_j)^2; an overlap is the Jaccard index of two bit sets over the bits known in
-// both.
+// neighbours there. An item has a place in the order, and j is positive to i where first_i <= order_j <= last_i. A
+// sample without a value is alone in its interval, so that its own other views are its only positives. A Gaussian
+// weights the pairs in the interval by 2^-(value_i - value_j)^2; an overlap is the Jaccard index of two bit sets over
+// the bits known in both.
 
 #pragma once
 

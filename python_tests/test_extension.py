@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 import torch
 
+import mmcuda
 from mmcuda import functional
 from mmcuda._native import extension
 from mmcuda.info import describe
@@ -56,3 +58,15 @@ def test_fused_is_refused_where_there_are_no_kernels():
 def test_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="instruction set mmx is not compiled in"):
         extension.native.set_instruction_set("mmx")
+
+
+def test_the_package_shows_its_public_names_and_is_typed():
+    assert set(dir(mmcuda)) == {*mmcuda.__all__, "__version__", "functional", "losses", "relations"}
+    assert all(hasattr(mmcuda, name) for name in dir(mmcuda))
+    assert files("mmcuda").joinpath("py.typed").is_file()
+
+
+@pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
+def test_constants_of_the_kernels_come_with_the_build():
+    build = extension.native.build_info()
+    assert (build["block"], build["max_saved_bytes"], build["max_cuda_attributes"]) == (96, 30_000_000, 16)

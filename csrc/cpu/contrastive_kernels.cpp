@@ -86,8 +86,8 @@ struct By {
 
 template <class T>
 Int<T> in_interval(const CpuRelation<T>& set, int64_t i, int64_t j) {
-  const Int<T> rank = load<Int<T>>(set.order + j);
-  return (rank >= set.first[i]) & (rank <= set.last[i]);
+  const Int<T> order = load<Int<T>>(set.order + j);
+  return (order >= set.first[i]) & (order <= set.last[i]);
 }
 
 // The Jaccard index of two sets over the bits known in both: 1 if both are empty there, 0 if no bit is known in both.

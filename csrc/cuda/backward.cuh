@@ -82,7 +82,7 @@ struct BackwardTile {
   static constexpr int kTile = kWarps * 16 * kM, kColumns = 8 * kN;
   static constexpr int kAccumulators = kFeatures / 8;
   static constexpr int kOwnPanel = kTile * kPanelBytes, kOtherPanel = kColumns * kPanelBytes;
-  // Labels of a tile's columns: coefficients and weights of the positives, then ranks.
+  // Labels of a tile's columns: coefficients and weights of the positives, then orders.
   static constexpr int kStage = kPanels * kOtherPanel + kColumns * (2 * static_cast<int>(sizeof(T)) + 4);
   static constexpr int kShared = kPanels * kOwnPanel + 2 * kStage;
 };
@@ -169,15 +169,15 @@ struct IntervalForces {
     const T scale = T(job.scalars->scale), shift = T(job.scalars->shift) * scale;
     const T* const c = reinterpret_cast<const T*>(labels) + 2 * (lane_id() & 3);
     const T* const p = c + 8 * kN;
-    const int* const ranks = reinterpret_cast<const int*>(labels + 16 * kN * sizeof(T)) + 2 * (lane_id() & 3);
+    const int* const orders = reinterpret_cast<const int*>(labels + 16 * kN * sizeof(T)) + 2 * (lane_id() & 3);
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
       const Two<T> c_j = load_shared<Two<T>>(c + 8 * n), p_j = load_shared<Two<T>>(p + 8 * n);
-      const int2 rank = load_shared<int2>(ranks + 8 * n);
+      const int2 order = load_shared<int2>(orders + 8 * n);
       for_slice<kM>([&](int m, int v) {
         const int r = 2 * m + v / 2;
         const T e = exp2_of(multiply_add(acc[m][n][v], scale, -shift));
-        const bool related = unsigned((v % 2 ? rank.y : rank.x) - begin[r]) <= unsigned(span[r]);
+        const bool related = unsigned((v % 2 ? order.y : order.x) - begin[r]) <= unsigned(span[r]);
         const T pull = related ? positive[r] + (v % 2 ? p_j.y : p_j.x) : T(0);
         acc[m][n][v] = (coefficient[r] + (v % 2 ? c_j.y : c_j.x)) * e - pull;
       });

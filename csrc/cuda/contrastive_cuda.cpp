@@ -38,7 +38,7 @@ Inputs inputs_of(const Features& features, const Attributes& attributes, const s
     in.weights[k] = weights[k];
     if (k == attributes.order_intervals.size(0)) continue;  // the mask
     LabelInput& label = in.labels[k];
-    label.ranks = attributes.intervals(k);
+    label.intervals = attributes.intervals(k);
     label.values = attributes.values(k);
     label.bits = attributes.bits(k);
     label.words = attributes.words[k];

@@ -59,11 +59,11 @@ struct ForwardTile {
   static constexpr int kM = sizeof(T) == 4 ? 4 : 2, kTile = kWarpRows * 16 * kM;
   static constexpr int kN = kTile / (kWarpColumns * 8);
   static constexpr int kPanelSize = kTile * kPanelBytes;
-  static constexpr int kLabelSize = kTile * 4;  // ranks of the columns, begins and ends of the rows
+  static constexpr int kLabelSize = kTile * 4;  // orders of the columns, begins and ends of the rows
 };
 
 // Shared memory, in bytes: the rows' panels if they stay; two stages of a panel of the columns, one of the rows if they
-// do not, and ranks; labels of the rows; sums.
+// do not, and orders; labels of the rows; sums.
 template <class Tile>
 struct ForwardShared {
   int stage_size, stages, row_labels, row_sums, column_sums, size;
@@ -169,10 +169,10 @@ struct IntervalSums {
   static constexpr bool kLabels = true;  // in shared memory
   static constexpr int kBlocksPerSm = 2;
 
-  // ranks of the lane's columns 8 n + 2t from `ranks` on; intervals of its rows 8 r + g
+  // orders of the lane's columns 8 n + 2t from `orders` on; intervals of its rows 8 r + g
   template <class Math, class T, int kM, int kN>
   static __device__ __forceinline__ void add(const ForwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
-                                             const WarpSums<T>& sums, const int* ranks, const int* begins,
+                                             const WarpSums<T>& sums, const int* orders, const int* begins,
                                              const int* ends) {
     exclude(acc, pairs, lowest<T>());  // exp is 0 there
     const T scale = T(job.scalars->scale), shift = T(job.scalars->shift) * scale;
@@ -198,10 +198,10 @@ struct IntervalSums {
       of_row[2 * m] = of_row[2 * m + 1] = 0;
 #pragma unroll
       for (int n = 0; n < kN; ++n) {
-        const int2 rank = load_shared<int2>(ranks + 8 * n);
+        const int2 order = load_shared<int2>(orders + 8 * n);
 #pragma unroll
         for (int v = 0; v < 4; ++v) {
-          const bool related = unsigned((v % 2 ? rank.y : rank.x) - begin[v / 2]) <= unsigned(span[v / 2]);
+          const bool related = unsigned((v % 2 ? order.y : order.x) - begin[v / 2]) <= unsigned(span[v / 2]);
           const T linear = related ? acc[m][n][v] : T(0);
           of_row[2 * m + v / 2] += linear;
           of_column[2 * n + v % 2] += linear;
@@ -492,9 +492,9 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
     sums.column_stride = column_stride;
     sums.columns = job.serves_columns && !diagonal;
     sums.combine = combine;
-    const int* const ranks = reinterpret_cast<const int*>(y + Tile::kPanelSize) + warp_column * 8 * kN;
+    const int* const orders = reinterpret_cast<const int*>(y + Tile::kPanelSize) + warp_column * 8 * kN;
     const int g = lane_id() >> 2, t = lane_id() & 3;
-    Epilogue::template add<Math>(job, acc, pairs, sums, ranks + 2 * t, row_labels + warp_row * 16 * kM + g,
+    Epilogue::template add<Math>(job, acc, pairs, sums, orders + 2 * t, row_labels + warp_row * 16 * kM + g,
                                  row_labels + kTile + warp_row * 16 * kM + g);
   }
   __syncthreads();

@@ -25,9 +25,9 @@ enum class Dtype {
 
 // An attribute over L items: the rows and, in cross-contrast, the columns behind them.
 struct LabelInput {
-  const int32_t* ranks;  // [3, L] rank, begin and end of the interval; null for the mask
-  const double* values;  // kGaussian: [L]
-  const int32_t* bits;   // kOverlap: [words, 2, L]
+  const int32_t* intervals;  // [3, L] order, begin and end of the interval; null for the mask
+  const double* values;      // kGaussian: [L]
+  const int32_t* bits;       // kOverlap: [words, 2, L]
   int64_t words;
 };
 

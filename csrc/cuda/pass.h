@@ -236,9 +236,9 @@ class Pass {
         continue;
       }
       set.relation = labels.values ? Relation::kGaussian : labels.bits ? Relation::kOverlap : Relation::kInterval;
-      set.order = labels.ranks;
-      set.first = labels.ranks + items_;
-      set.last = labels.ranks + 2 * items_;
+      set.order = labels.intervals;
+      set.first = labels.intervals + items_;
+      set.last = labels.intervals + 2 * items_;
       set.bits = labels.bits;
       set.words = static_cast<int>(labels.words);
       if (labels.values) {
@@ -256,7 +256,7 @@ class Pass {
     int sets = 0;
     for (int k = 0; k < in_.sets; ++k) {
       if (set_[k].relation != Relation::kInterval) continue;
-      job.ranks[sets] = set_[k].order;
+      job.intervals[sets] = set_[k].order;
       job.target[sets++] = k;
     }
     if (!sets) return;

@@ -169,12 +169,12 @@ __global__ void __launch_bounds__(kPrepareThreads)
   }
 }
 
-// ---- n_ki of intervals: how many items of the other side have a rank in the interval, from their number below each
-// rank. Histograms are [sets, sides, bins]: bin r + 1 counts rank r, and the running sum makes it "ranks up to r".
+// ---- n_ki of intervals: how many items of the other side are in the interval, from their number below each place of
+// the order. Histograms are [sets, sides, bins]: bin r + 1 counts place r, and the running sum makes it "up to r".
 
 struct IntervalJob {
-  const int32_t* ranks[kMostSets];  // each [3, items]: rank, begin, end
-  int target[kMostSets];            // row of positive_counts
+  const int32_t* intervals[kMostSets];  // each [3, items]: order, begin, end
+  int target[kMostSets];                // row of positive_counts
   int64_t rows, items, anchors;
   int self;
   int anchor_offset;  // column of row 0 that is row 0 itself; -1: none
@@ -183,9 +183,9 @@ struct IntervalJob {
   double* positive_counts;  // [K, anchors]
 };
 
-// Ranks are below the number of items; whatever else comes must not leave the array.
-__device__ __forceinline__ int64_t bin_of(int32_t rank, int64_t items) {
-  return rank < 0 ? 0 : rank >= items ? items - 1 : rank;
+// Places are below the number of items; whatever else comes must not leave the array.
+__device__ __forceinline__ int64_t bin_of(int32_t order, int64_t items) {
+  return order < 0 ? 0 : order >= items ? items - 1 : order;
 }
 
 template <class T>
@@ -196,10 +196,10 @@ __global__ void __launch_bounds__(kPrepareThreads) clear_kernel(T* values, int64
 template <int kSides>
 __global__ void __launch_bounds__(kPrepareThreads) histogram_kernel(const __grid_constant__ IntervalJob job) {
   int* const histograms = job.histograms + blockIdx.y * kSides * job.bins;
-  const int32_t* const rank = job.ranks[blockIdx.y];
+  const int32_t* const order = job.intervals[blockIdx.y];
   for (int64_t i = global_thread(); i < job.items; i += all_threads()) {
     const int side = kSides == 2 && i >= job.rows ? 1 : 0;
-    atomicAdd(histograms + side * job.bins + bin_of(rank[i], job.items) + 1, 1);
+    atomicAdd(histograms + side * job.bins + bin_of(order[i], job.items) + 1, 1);
   }
 }
 
@@ -230,13 +230,13 @@ __global__ void __launch_bounds__(kPrepareThreads) scan_kernel(const __grid_cons
 
 template <int kSides>
 __global__ void __launch_bounds__(kPrepareThreads) count_intervals_kernel(const __grid_constant__ IntervalJob job) {
-  const int32_t* const begin = job.ranks[blockIdx.y] + job.items;
+  const int32_t* const begin = job.intervals[blockIdx.y] + job.items;
   const int32_t* const end = begin + job.items;
   for (int64_t i = global_thread(); i < job.anchors; i += all_threads()) {
     const int other = kSides == 2 && i < job.rows ? 1 : 0;
     const int* const below = job.histograms + (blockIdx.y * kSides + other) * job.bins;
     const int count = below[bin_of(end[i], job.items) + 1] - below[bin_of(begin[i], job.items)];
-    // An item's own rank is in its interval.
+    // An item's own order is in its interval.
     const int64_t j = i - job.rows - job.anchor_offset;
     const bool itself = job.anchor_offset >= 0 && (i < job.rows || (j >= 0 && j < job.rows));
     job.positive_counts[job.target[blockIdx.y] * job.anchors + i] = count - (itself ? 1 : 0);

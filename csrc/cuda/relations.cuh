@@ -93,11 +93,11 @@ struct Related {
       });
       return;
     }
-    const int rank[2] = {load_global<int32_t>(set.order + j[0]), load_global<int32_t>(set.order + j[1])};
+    const int order[2] = {load_global<int32_t>(set.order + j[0]), load_global<int32_t>(set.order + j[1])};
     for_slice<kM>([&](int m, int v) {
       const int i = pairs.item_of_row(m, v >> 1);
       const int begin = load_global<int32_t>(set.first + i), end = load_global<int32_t>(set.last + i);
-      row[m][v] = rank[v & 1] >= begin && rank[v & 1] <= end ? T(1) : T(0);
+      row[m][v] = order[v & 1] >= begin && order[v & 1] <= end ? T(1) : T(0);
     });
     if (set.relation == Relation::kGaussian) {
       const T value[2] = {load_global<T>(set.value + j[0]), load_global<T>(set.value + j[1])};
