@@ -16,25 +16,25 @@ from peers import LEAN, OURS, batch
 from torch import Tensor
 
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Relation, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Relation, Within
 
 FINDINGS = 20  # columns of the multi-hot labels
 
 
 @dataclass(frozen=True)
 class Case:
-    """Self-contrast of N rows unless ``queue`` says against how many columns without a gradient."""
+    """Self-contrast of N anchors unless ``queue`` says against how many keys without a gradient."""
 
     n: int = 4096
     d: int = 128
-    k: int = 1  # label sets
+    k: int = 1  # attributes
     dtype: torch.dtype = torch.float32
     relation: Relation | str = field(default_factory=Equal)  # or "mask", a dense one, or "none": a sample's own views
-    positives: str = "outside"
+    positives: str = "out"
     denominator: str = "all"
     backward: bool = True
     queue: int = 0
-    both_ways: bool = False
+    symmetric: bool = False
     margin: bool = False  # the pair margin loss
 
     def __str__(self) -> str:
@@ -53,15 +53,15 @@ CASES = [
     *(Case(dtype=dtype, backward=b) for dtype in (torch.bfloat16, torch.float16, torch.float64) for b in (False, True)),
     *(Case(relation=relation) for relation in (Within(1.0), Rbf(1.0), Overlap(), "mask", "none")),
     Case(denominator="negatives"),
-    Case(denominator="one_positive"),
-    Case(positives="inside"),
-    Case(positives="inside", denominator="negatives"),
-    Case(denominator="one_positive", relation=Rbf(1.0)),
+    Case(denominator="sincere"),
+    Case(positives="in"),
+    Case(positives="in", denominator="negatives"),
+    Case(denominator="sincere", relation=Rbf(1.0)),
     Case(margin=True),
     Case(256, queue=65536),
     Case(256, queue=65536, backward=False),
     Case(256, queue=65536, dtype=torch.bfloat16),
-    Case(relation="none", both_ways=True, queue=4096),
+    Case(relation="none", symmetric=True, queue=4096),
 ]
 
 
@@ -73,28 +73,28 @@ def values(classes: Tensor, relation: Relation | str) -> Tensor:
 
 
 def queue_step(case: Case) -> tuple[list[Tensor], Callable[[], Tensor]]:
-    """Rows against a labelled queue; without labels row i's only positive is column i, as in image-text pairs."""
-    rows, classes = batch(case.n, case.d, case.dtype)
-    columns, queue_classes = batch(case.queue, case.d, case.dtype, seed=1)
-    rows, classes = rows.detach().flatten(0, 1).requires_grad_(), classes.repeat_interleave(2)
-    columns, queue_classes = columns.detach().flatten(0, 1), queue_classes.repeat_interleave(2)
-    columns.requires_grad_(case.both_ways)
-    sets = [] if case.relation == "none" else [LabelSet(classes, case.relation, columns=queue_classes)]
-    loss = partial(cross_contrast_loss, rows, columns, sets, temperature=0.07, both_ways=case.both_ways)
-    return [rows, columns], partial(loss, positives=case.positives, denominator=case.denominator)
+    """Rows against a labelled queue; without labels anchor i's only positive is key i, as in image-text pairs."""
+    anchors, classes = batch(case.n, case.d, case.dtype)
+    keys, queue_classes = batch(case.queue, case.d, case.dtype, seed=1)
+    anchors, classes = anchors.detach().flatten(0, 1).requires_grad_(), classes.repeat_interleave(2)
+    keys, queue_classes = keys.detach().flatten(0, 1), queue_classes.repeat_interleave(2)
+    keys.requires_grad_(case.symmetric)
+    sets = [] if case.relation == "none" else [Attribute(classes, case.relation, keys=queue_classes)]
+    loss = partial(cross_contrast_loss, anchors, keys, sets, temperature=0.07, symmetric=case.symmetric)
+    return [anchors, keys], partial(loss, positives=case.positives, denominator=case.denominator)
 
 
 def self_step(case: Case) -> tuple[list[Tensor], Callable[[], Tensor]]:
     features, classes = batch(case.n, case.d, case.dtype, case.k)
     if case.margin:
-        sets = [LabelSet(classes.repeat_interleave(2), case.relation)]
-        rows = features.detach().flatten(0, 1).requires_grad_()
-        return [rows], partial(pair_margin_loss, rows, None, sets, margin=1.0)
+        sets = [Attribute(classes.repeat_interleave(2), case.relation)]
+        anchors = features.detach().flatten(0, 1).requires_grad_()
+        return [anchors], partial(pair_margin_loss, anchors, None, sets, margin=1.0)
     mask, sets = None, []
     if case.relation == "mask":
         mask = (classes[:, None] == classes).float()
     elif case.relation != "none":
-        sets = [LabelSet(values(one, case.relation), case.relation) for one in classes.view(case.k, -1)]
+        sets = [Attribute(values(one, case.relation), case.relation) for one in classes.view(case.k, -1)]
     loss = partial(supcon_loss, features, sets, mask=mask, temperature=0.07)
     return [features], partial(loss, positives=case.positives, denominator=case.denominator)
 

@@ -26,15 +26,15 @@ from measure import (
 )
 from peers import D, batch, supcon
 
+from mmcuda._native.extension import native
 from mmcuda.info import instruction_set
-from mmcuda.ops import MOST_KEPT
 from mmcuda.timing import interleave
 
 DIMENSIONS = (32, 64, 96, 128)  # of the line; multiples of 32, so that no kernel pads
 PRODUCTS = ((8192, 128, 8192), (8192, 8192, 128), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 4096, 4096))
 COPIED = 2**26  # floats, more than any cache holds
 
-# Vector operations a pair beside the products, as csrc/cpu needs them for one label set; a pair serves row and column.
+# Vector operations a pair beside the products, as csrc/cpu needs them for one attribute; a pair serves row and column.
 EXP = 13  # shift and scale 2, rounding 3, polynomial of degree 5, exponent 2, range 1
 LABELS = 3  # two comparisons and their and
 SUMS = 6  # forward: exp into row and column 2, masked logit 2, into row and column 2
@@ -76,7 +76,7 @@ def measured_stages(n: int, dtype: torch.dtype, rounds: int) -> tuple[list[Stage
     """The stages of forward and of backward for features [N, D], K = 1."""
     seconds = measured_passes(n, dtype, rounds)
     pairs, features, product = n * n / 2, n * D * dtype.itemsize, 1.0 * n * n * D
-    kept = min(MOST_KEPT, pairs * 4)
+    kept = min(native.build_info()["max_saved_bytes"], pairs * 4)
     again = 1 - kept / (pairs * 4)  # share of the logits that the backward computes
     logits = seconds["forward, D"]
     copies = 2 if dtype == torch.bfloat16 else 1  # panels; in bfloat16 pairs of rows, too

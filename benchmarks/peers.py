@@ -52,7 +52,7 @@ clinical = ClinicalSupConLoss({f"value {k}": Equal() for k in range(SETS)}, temp
 
 
 def clinical_sets(features: Tensor, labels: Tensor) -> Tensor:
-    """Several label sets in one pass; labels [K, B]."""
+    """Several attributes in one pass; labels [K, B]."""
     return clinical(features, dict(zip(clinical.relations, labels, strict=True)))
 
 
@@ -90,7 +90,7 @@ COMPILED = "torch.compile of the lean form"
 METRIC_LEARNING = "pytorch-metric-learning"
 OURS_BF16 = "mmcuda, bf16 features"
 COMPILED_BF16 = "torch.compile of the lean form, bf16 autocast"
-OURS_SETS = f"mmcuda, {SETS} label sets"
+OURS_SETS = f"mmcuda, {SETS} attributes"
 
 IMPLEMENTATIONS = {
     OURS: Implementation(supcon),

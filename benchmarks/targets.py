@@ -71,7 +71,7 @@ RATIOS = [
     Ratio(f"{COMPILED}, fp32 / mmcuda", 4096, 2.4, (COMPILED,)),
     Ratio(f"{COMPILED_BF16} / {OURS_BF16}", 4096, 3, (COMPILED_BF16,), by=OURS_BF16),
     Ratio(f"mmcuda, fp32 / {OURS_BF16}", 4096, 1.5, (OURS,), by=OURS_BF16, instruction_set="avx512bf16"),
-    Ratio(f"mmcuda, {SETS} label sets / 1", 4096, 1.15, (OURS_SETS,), at_most=True),
+    Ratio(f"mmcuda, {SETS} attributes / 1", 4096, 1.15, (OURS_SETS,), at_most=True),
 ]
 
 

@@ -1,9 +1,9 @@
 // The contrastive loss family, once. No file includes torch through this header.
 //
-//   x_i [D], i < N         features of the rows (anchors);  y_j [D], j < M  of the columns
+//   x_i [D], i < N         features of the anchors, the rows of S;  y_j [D], j < M  of the keys, its columns
 //   s_ij                   = x_i.y_j / tau                          logit
-//   allowed pairs          all (i, j); in self-contrast (Y = X) not j = i, with a self offset o not j = i + o
-//   r_kij in [0, 1]        relation of i and j under label set k: 1 for positives, 0 for negatives, or between
+//   allowed pairs          all (i, j); in self-contrast (Y = X) not j = i, with an anchor offset o not j = i + o
+//   r_kij in [0, 1]        relation of i and j under attribute k: 1 for positives, 0 for negatives, or between
 //   n_ki                   = sum_j r_kij                            how many positives
 //   a_ki                   = w_k if n_ki > 0, and for the denominator "negatives" sum_j (1 - r_kij) > 1e-6; else 0
 //
@@ -13,7 +13,7 @@
 //                 inside            log(sum_j r_kij exp s_ij / n_ki)
 //   denominator   all               log sum_j exp s_ij                        (the same for every k)
 //                 negatives         log sum_j (1 - r_kij) exp s_ij
-//                 one positive      the log of E_ki = sum_j (1 - r_kij) exp s_ij, joined by the positive itself:
+//                 sincere           the log of E_ki = sum_j (1 - r_kij) exp s_ij, joined by the positive itself:
 //                                   loss_i = sum_k a_ki / n_ki sum_j r_kij softplus(log E_ki - s_ij)
 //
 // So a loss is made of exponential sums  sum_j omega_ij exp s_ij  with omega = 1, r_k or 1 - r_k, and of a linear or a
@@ -35,28 +35,31 @@
 // keep for the backward are the dot products of the first block pairs, up to a fixed number of bytes: it saves up to
 // N^2 D.
 //
-// Relations. Sort the known values of a label set: the positives of a sample, equal or within a tolerance, are
-// neighbours there. An item has a rank, and j is positive to i where first_i <= rank_j <= last_i. A sample without a
-// value is alone in its interval, so that its own other views are its only positives. A Gaussian weights the pairs in
-// the interval by 2^-(value_i - value_j)^2; an overlap is the Jaccard index of two bit sets over the bits known in
-// both.
+// Relations. Sort the known values of an attribute: the positives of a sample, equal or within a tolerance, are
+// neighbours there. An item has a place in the order, and j is positive to i where first_i <= order_j <= last_i. A
+// sample without a value is alone in its interval, so that its own other views are its only positives. A Gaussian
+// weights the pairs in the interval by 2^-(value_i - value_j)^2; an overlap is the Jaccard index of two bit sets over
+// the bits known in both.
 
 #pragma once
 
 #include <cstdint>
 
+#include "relations/relation_data.h"
+
 namespace mmcuda {
 
 inline constexpr int64_t kBlock = 96;  // rows of a block; a multiple of every micro-tile side
 inline constexpr int64_t kBlockPairs = kBlock * kBlock;
-inline constexpr int kMostSets = 16;              // label sets of one loss on CUDA, whose kernels get them as arguments
-inline constexpr int64_t kMostKept = 30'000'000;  // bytes of dot products kept between forward and backward
+inline constexpr int kMostSets = 16;  // attributes of one loss on CUDA, whose kernels get them as arguments
+inline constexpr int64_t kMaxSavedBytes = 30'000'000;  // bytes of dot products kept between forward and backward
 
 // Exponents are taken as 2^((x_i.y_j - shift) scale), the difference first: that rounds the same in forward and
 // backward however large the logits are. One constant shift serves row and column alike as long as every pair's
 // exponent stays above minus this range; otherwise each row has its own shift, its maximum, found in a pass before.
 inline constexpr double kMaxExponentRange = 100;
 
+// On the CPU integers are as wide as T, so that vectors of both have equally many lanes.
 template <class T>
 struct IndexOf;
 template <>
@@ -67,26 +70,8 @@ template <>
 struct IndexOf<double> {
   using type = int64_t;
 };
-
-enum class Relation { kInterval, kGaussian, kOverlap, kMask };
-
-// One label set. Arrays have one value per item.
 template <class T>
-struct LabelSet {
-  using Index = typename IndexOf<T>::type;  // as wide as T, so that vectors of both have equally many lanes
-
-  Relation relation;
-  const Index* rank;
-  const Index* first;
-  const Index* last;
-  const T* value;     // kGaussian: the value is this
-  const T* rest;      //   and what T cannot hold of it
-  const Index* bits;  // kOverlap: [words, 2, items], 32 bits a word: the set, and which of its bits are known
-  int64_t words;
-  const T* mask;  // kMask: dense [.., mask_columns], with
-  int64_t mask_columns;
-  const Index* mask_index;  // the row or column of the mask that an item belongs to
-};
+using CpuRelation = RelationData<T, typename IndexOf<T>::type>;
 
 // Which pairs an exponential sum takes: omega = 1, r_k or 1 - r_k.
 enum class Weight { kEvery, kRelated, kUnrelated };
@@ -108,8 +93,8 @@ struct Batch {
   int64_t rows, columns;  // N, M
   int64_t column_begin;   // first item of the columns: 0 in self-contrast
   int64_t items;          // with padding
-  int64_t self_offset;    // column of row 0 that is row 0 itself; -1: no pair is excluded
-  bool both_ways;         // cross-contrast: columns are anchors, too
+  int64_t anchor_offset;  // column of row 0 that is row 0 itself; -1: no pair is excluded
+  bool symmetric;         // cross-contrast: columns are anchors, too
   int64_t d, dp;          // D, Dp
 
   const void* const* blocks;  // [items / kBlock] features of each block, [kBlock, Dp]
@@ -120,11 +105,11 @@ struct Batch {
   T scale;              // log2(e) / tau
   bool constant_shift;  // all shifts are equal
   int64_t sets;         // K
-  const LabelSet<T>* set;
+  const CpuRelation<T>* set;
 
   bool self() const { return column_begin == 0; }
   // Whether block pair (I, J) serves the items of J as anchors, too. On the diagonal they are those of I.
-  bool serves_columns(int64_t block_i, int64_t block_j) const { return self() ? block_i != block_j : both_ways; }
+  bool serves_columns(int64_t block_i, int64_t block_j) const { return self() ? block_i != block_j : symmetric; }
 };
 
 // Sums of the forward beside the exponential ones. A block pair sums up to 96 terms in T; the many block pairs are
@@ -137,7 +122,7 @@ struct ForwardTerms {
   double* linear;          // [items] sum_k a_ki / n_ki sum_j r_kij x_i.y_j
 };
 
-// Second forward pass of the denominator "one positive".
+// Second forward pass of the denominator "sincere".
 template <class T>
 struct SoftplusTerms {
   const ExponentialSum<T>* negatives;  // [K]
@@ -162,7 +147,7 @@ struct MarginTerms {
   T margin;
   const T* weights;              // [K] w_k
   double* loss;                  // forward: [items] sum_j l_ij
-  const T* upstream;             // backward: [items] incoming gradient
+  const T* grad_output;          // backward: [items] incoming gradient
   T* const* gradient;            // backward: as above, -B Y and -B^T X are added here, B_ij = (g_i + g_j) b_ij,
   bool grad_rows, grad_columns;  // if wanted
   double* sum;                   // backward: [items] sum_j B_ij
@@ -179,7 +164,7 @@ struct Kernels {
   // are not in `source` itself. `source` is [count, D], its row 0 being the first item of block `first_block`.
   void (*pack)(const Batch<T>& batch, const void* source, int64_t count, int64_t first_block, int64_t begin,
                int64_t end);
-  void (*count)(const Batch<T>& batch, int64_t set, int64_t block_i, int64_t block_j, double* totals);
+  void (*count)(const Batch<T>& batch, int64_t set, int64_t block_i, int64_t block_j, double* positive_counts);
   // Where dots [kBlock, kBlock] is not null, the first of these passes leaves the dot products there and the others,
   // with the backward, read them.
   void (*maximum)(const Batch<T>& batch, int64_t sums, const ExponentialSum<T>* sum, int64_t block_i, int64_t block_j,

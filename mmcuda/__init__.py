@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from mmcuda.labels import Equal, Overlap, Rbf, Within
 from mmcuda.losses import (
     ClinicalSupConLoss,
     ClipLoss,
@@ -18,6 +17,7 @@ from mmcuda.losses import (
     SINCERELoss,
     SupConLoss,
 )
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Attribute",
     "ClinicalSupConLoss",
     "ClipLoss",
     "ContinuousSupConLoss",
@@ -42,6 +43,10 @@ __all__ = [
     "Within",
     "load",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "functional", "losses", "relations"])
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Model:

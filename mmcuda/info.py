@@ -10,15 +10,16 @@ from pathlib import Path
 import torch
 from torch.utils.collect_env import get_nvidia_driver_version, run
 
-from mmcuda import __version__, _extension
+from mmcuda import __version__
+from mmcuda._native import extension
 
 
 def describe() -> str:
     """Return the state of this installation, one line a subject."""
     lines = [("mmcuda", f"{__version__}   torch {torch.__version__}   python {platform.python_version()}")]
-    native = _extension.native
+    native = extension.native
     if native is None:
-        lines.append(("cpu kernels", f"none: {_extension.missing_reason}. The PyTorch reference serves"))
+        lines.append(("cpu kernels", f"none: {extension.missing_reason}. The PyTorch reference serves"))
         lines.append(("cuda kernels", "none"))
     else:
         build = native.build_info()
@@ -29,12 +30,12 @@ def describe() -> str:
         if build["cuda_architectures"]:
             lines += _versions(build["cuda_runtime"], build["cuda_driver"])
         lines.append(("built by", f"{build['compiler']} against torch {build['torch']}"))
-    if reason := _extension.why_no_cuda_device():
+    if reason := extension.why_no_cuda_device():
         lines.append(("device", f"cpu only: {reason}"))
     else:
         for index in range(torch.cuda.device_count()):
             device = torch.device("cuda", index)
-            reason = _extension.why_not_fused(device)
+            reason = extension.why_not_fused(device)
             kernels = "fused kernels" if reason is None else f"the PyTorch reference serves: {reason}"
             lines.append(("device", f"{device} {_name(device)}   {kernels}"))
     return "\n".join(f"{name:<14}{text}" for name, text in lines)
@@ -42,7 +43,7 @@ def describe() -> str:
 
 def _versions(runtime: int, driver: int) -> list[tuple[str, str]]:
     """Return the CUDA versions in play, and what each allows."""
-    version, needed = _extension.cuda_version, _extension.needed_driver(runtime)
+    version, needed = extension.cuda_version, extension.needed_driver(runtime)
     return [
         ("cuda runtime", f"{version(runtime)} in the kernels, which needs a driver for {version(needed)} or newer"),
         ("cuda driver", f"{_driver()}, for CUDA {version(driver)} and older" if driver else "none was found"),
@@ -59,14 +60,14 @@ def conditions(device: torch.device) -> dict[str, str]:
     return where | {
         "torch": torch.__version__,
         "mmcuda": __version__,
-        "CUDA kernels": "none" if _extension.native is None else _extension.native.build_info()["cuda"],
+        "CUDA kernels": "none" if extension.native is None else extension.native.build_info()["cuda"],
         "instruction set": instruction_set(),
     }
 
 
 def instruction_set() -> str:
     """Return the instruction set of the CPU kernels in use."""
-    return "none" if _extension.native is None else str(_extension.native.instruction_set())
+    return "none" if extension.native is None else str(extension.native.instruction_set())
 
 
 def cpu_name() -> str:

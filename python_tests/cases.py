@@ -2,9 +2,9 @@
 
 # positives, denominator: every member of the family
 VARIANTS = [
-    ("outside", "all"),
-    ("inside", "all"),
-    ("outside", "negatives"),
-    ("inside", "negatives"),
-    ("outside", "one_positive"),
+    ("out", "all"),
+    ("in", "all"),
+    ("out", "negatives"),
+    ("in", "negatives"),
+    ("out", "sincere"),
 ]

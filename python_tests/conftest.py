@@ -1,5 +1,6 @@
 """Settings of every test: reproducible examples, no more threads than the tests ask for."""
 
+import functools
 import importlib.util
 
 import hypothesis
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcuda import _extension, functional, ops
+from mmcuda._native import encode, extension, ops
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("default")
@@ -18,25 +19,31 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+@functools.cache
+def registered_simt():
+    ops.register("mmcuda_simt")
+
+
 @pytest.fixture
 def simt(monkeypatch):
     """The CUDA kernels, run on the CPU, in use as the operators."""
     pytest.importorskip("mmcuda._simt", reason="mmcuda._simt was not built: MMCUDA_SIMT=ON builds it")
+    registered_simt()
     monkeypatch.setattr(ops, "operators", torch.ops.mmcuda_simt)
     # float16 reaches the kernels as it is
-    monkeypatch.setattr(functional, "for_kernels", lambda pairs: (pairs.rows, pairs.columns))
+    monkeypatch.setattr(encode, "for_kernels", lambda inputs: (inputs.anchors, inputs.keys))
     return torch.ops.mmcuda_simt
 
 
 @pytest.fixture
 def use_instruction_set():
     """A function that puts an instruction set of the CPU in use."""
-    before = _extension.native.instruction_set()
-    yield _extension.native.set_instruction_set
-    _extension.native.set_instruction_set(before)
+    before = extension.native.instruction_set()
+    yield extension.native.set_instruction_set
+    extension.native.set_instruction_set(before)
 
 
-INSTRUCTION_SETS = _extension.native.build_info()["cpu"] if _extension.native else []
+INSTRUCTION_SETS = extension.native.build_info()["cpu"] if extension.native else []
 SIMT = importlib.util.find_spec("mmcuda._simt") is not None
 
 

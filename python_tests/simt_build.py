@@ -1,4 +1,4 @@
-"""Compiling the CUDA kernels for the CPU (csrc/simt) in a test, with or without sanitizers, and running the result."""
+"""Compiling the CUDA kernels for the CPU (csrc/simt) in a test, with sanitizers or planted bugs; running the result."""
 
 import os
 import shutil
@@ -10,6 +10,9 @@ import pytest
 
 CSRC = Path(__file__).parents[1] / "csrc"
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+PATCH = shutil.which("patch")
+PLANTED = Path(__file__).parent / "planted"
+needs_patch = pytest.mark.skipif(PATCH is None, reason="no patch: bugs cannot be planted")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be compiled for the CPU")
 
 
@@ -56,3 +59,22 @@ def run(sanitizer, *command, timeout=60, preload=False, **environment):
     if "unexpected memory mapping" in output:
         pytest.skip("the thread sanitizer cannot run under this kernel's address layout")
     return done.returncode, output
+
+
+def bugs(kind):
+    """Return the bugs of a folder of patches: "kernels" for csrc/cuda, "selftest" for csrc/simt/selftest."""
+    return sorted(path.stem for path in (PLANTED / kind).glob("*.patch"))
+
+
+def source_with(kind, bug, folder):
+    """Copy csrc below ``folder``, with a bug patched into it, and return the copy; without a bug csrc itself."""
+    if bug is None:
+        return CSRC
+    copy = folder / kind / bug / "csrc"
+    if not copy.exists():
+        shutil.copytree(CSRC, copy)
+        patch = PLANTED / kind / f"{bug}.patch"
+        options = ["-p1", "--batch", "--fuzz=0", "--no-backup-if-mismatch", f"--directory={copy.parent}"]
+        done = subprocess.run([PATCH, *options, f"--input={patch}"], capture_output=True, text=True)
+        assert done.returncode == 0, f"{patch} does not apply to csrc: renew it\n{done.stdout}"
+    return copy

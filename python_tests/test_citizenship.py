@@ -18,19 +18,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from mmcuda import _extension, losses, ops
+from mmcuda import losses
+from mmcuda._native import extension, ops
+from mmcuda._native.encode import LossInputs, contrastive_arguments
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
-from mmcuda.pairs import Pairs, encoded_relations
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
-pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
+pytestmark = pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
 
 
 def unit(*shape, dtype=torch.float32):
     return normalize(torch.randn(*shape), dim=-1).to(dtype)
 
 
-def label_sets(size, columns=None):
+def attributes(size, keys=None):
     """Every kind of relation, with missing values."""
     values = [
         (torch.arange(size) % 4 - 1, Equal(), 1.0),
@@ -38,27 +39,27 @@ def label_sets(size, columns=None):
         (torch.rand(size), Rbf(0.1), 2.0),
         (torch.randint(-1, 2, (size, 7)), Overlap(), 1.0),
     ]
-    if columns is None:
-        return [LabelSet(*each) for each in values]
-    return [LabelSet(*each, columns=each[0][torch.arange(columns) % size]) for each in values]
+    if keys is None:
+        return [Attribute(*each) for each in values]
+    return [Attribute(*each, keys=each[0][torch.arange(keys) % size]) for each in values]
 
 
 # Losses of features [N, 2, 8] with a temperature; each uses the fused kernels in another way.
 LOSSES = {
-    "self": lambda x, tau, **options: supcon_loss(x, label_sets(len(x)), temperature=tau, **options),
+    "self": lambda x, tau, **options: supcon_loss(x, attributes(len(x)), temperature=tau, **options),
     "mask": lambda x, tau, **options: supcon_loss(
-        x, mask=torch.ones(len(x), len(x)).tril(), temperature=tau, positives="inside", **options
+        x, mask=torch.ones(len(x), len(x)).tril(), temperature=tau, positives="in", **options
     ),
     "cross": lambda x, tau, **options: cross_contrast_loss(
-        x[:, 0], x[1:, 1], label_sets(len(x), len(x) - 1), temperature=tau, denominator="one_positive", **options
+        x[:, 0], x[1:, 1], attributes(len(x), len(x) - 1), temperature=tau, denominator="sincere", **options
     ),
     "clip": lambda x, tau, **options: cross_contrast_loss(
-        x[:, 0], x[:, 1], temperature=tau, both_ways=True, reduction="has_positives", **options
+        x[:, 0], x[:, 1], temperature=tau, symmetric=True, reduction="has_positives", **options
     ),
     "slice": lambda x, tau, **options: cross_contrast_loss(
-        x[2:5].flatten(0, 1), x.flatten(0, 1), label_sets(len(x)), temperature=tau, self_offset=4, views=2, **options
+        x[2:5].flatten(0, 1), x.flatten(0, 1), attributes(len(x)), temperature=tau, anchor_offset=4, views=2, **options
     ),
-    "margin": lambda x, tau, **options: tau * pair_margin_loss(x[:, 0], None, label_sets(len(x)), **options),
+    "margin": lambda x, tau, **options: tau * pair_margin_loss(x[:, 0], None, attributes(len(x)), **options),
 }
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
@@ -67,7 +68,7 @@ def gradients(loss, features, temperature=0.1, **options):
     """Return the loss and its gradients of features and temperature."""
     features = features.detach().clone().requires_grad_()
     tau = torch.tensor(temperature, requires_grad=True)
-    torch.manual_seed(0)  # of label_sets()
+    torch.manual_seed(0)  # of attributes()
     value = loss(features, tau, **options)
     return [value.detach(), *torch.autograd.grad(value, (features, tau))]
 
@@ -302,9 +303,10 @@ def test_as_many_threads_as_torch_is_told():
 
 def test_other_python_threads_run_meanwhile():
     """A thread that wakes every millisecond does so while a kernel runs: the kernel does not hold the GIL."""
-    rows = unit(12_000, 64)
-    relations = encoded_relations(Pairs(rows, None, [LabelSet(torch.arange(12_000) % 9, Equal())], None, 1, 0))
-    tau, ticks, done = torch.tensor(0.1), [], threading.Event()
+    anchors = unit(12_000, 64)
+    inputs = LossInputs(anchors, None, [Attribute(torch.arange(12_000) % 9, Equal())], None, 1, 0)
+    arguments = contrastive_arguments(inputs, 0.1, "out", "all", False, "none")
+    ticks, done = [], threading.Event()
 
     def tick():
         while not done.wait(0.001):
@@ -316,7 +318,7 @@ def test_other_python_threads_run_meanwhile():
     thread.start()
     try:
         begin = time.monotonic()
-        ops.contrastive_losses(rows, None, tau, relations, 0, "outside", "all", False, "none")
+        ops.operators.contrastive_fwd(*arguments)
         end = time.monotonic()
     finally:
         torch.set_num_threads(threads)
@@ -361,12 +363,12 @@ def one_of_two(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     model = DistributedDataParallel(encoder())
     samples = SAMPLES // 2
-    rows = normalize(model(IMAGES[rank * samples : (rank + 1) * samples]), dim=-1).flatten(0, 1)
+    anchors = normalize(model(IMAGES[rank * samples : (rank + 1) * samples]), dim=-1).flatten(0, 1)
     loss = cross_contrast_loss(
-        rows,
-        torch.cat(all_gather(rows)),
-        [LabelSet(CST, Within(20.0))],
-        self_offset=rank * len(rows),
+        anchors,
+        torch.cat(all_gather(anchors)),
+        [Attribute(CST, Within(20.0))],
+        anchor_offset=rank * len(anchors),
         views=VIEWS,
         impl="fused",
     )
@@ -383,7 +385,7 @@ def test_rows_of_each_process_against_the_columns_of_all(tmp_path, monkeypatch):
     mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
     result = torch.load(tmp_path / "result.pt")
     model = encoder()
-    loss = supcon_loss(normalize(model(IMAGES), dim=-1), [LabelSet(CST, Within(20.0))])
+    loss = supcon_loss(normalize(model(IMAGES), dim=-1), [Attribute(CST, Within(20.0))])
     loss.backward()
     torch.testing.assert_close(result["loss"], loss.detach())
     torch.testing.assert_close(result["gradient"], model.weight.grad)
@@ -433,7 +435,7 @@ def test_every_loss_is_copied():
 
 def test_default_device_does_not_matter():
     features, labels = unit(8, 2, 5), torch.arange(8) % 3
-    expected = supcon_loss(features, [LabelSet(labels, Equal())])
+    expected = supcon_loss(features, [Attribute(labels, Equal())])
     with torch.device("meta"):
-        loss = supcon_loss(features, [LabelSet(labels, Equal())])
+        loss = supcon_loss(features, [Attribute(labels, Equal())])
     torch.testing.assert_close(loss, expected)

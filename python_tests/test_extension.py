@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 import torch
 
-from mmcuda import _extension, functional
+import mmcuda
+from mmcuda import functional
+from mmcuda._native import extension
 from mmcuda.info import describe
 
 WITHOUT_EXTENSION = """
@@ -39,11 +42,11 @@ def test_without_a_compiled_extension():
 def test_info_names_versions_and_kernels():
     text = describe()
     assert torch.__version__ in text
-    if _extension.native is None:
+    if extension.native is None:
         assert "none" in text
     else:
-        assert _extension.native.instruction_set() in text
-        assert all(name in text for name in _extension.native.build_info()["cpu"])
+        assert extension.native.instruction_set() in text
+        assert all(name in text for name in extension.native.build_info()["cpu"])
 
 
 def test_fused_is_refused_where_there_are_no_kernels():
@@ -64,14 +67,26 @@ def test_the_reference_on_a_gpu_is_told_once(recwarn):
 def test_the_reference_is_told_only_where_kernels_were_hoped_for(monkeypatch):
     told = []
     monkeypatch.setattr(functional, "warn_of_reference", told.append)
-    monkeypatch.setattr(_extension, "why_not_fused", lambda device: "no reason at all")
+    monkeypatch.setattr(extension, "why_not_fused", lambda device: "no reason at all")
     for device in ("cpu", "cuda"):
         for impl in ("reference", "auto"):
             assert not functional._use_fused(impl, torch.device(device))
     assert told == ["no reason at all"]
 
 
-@pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
+@pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
 def test_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="instruction set mmx is not compiled in"):
-        _extension.native.set_instruction_set("mmx")
+        extension.native.set_instruction_set("mmx")
+
+
+def test_the_package_shows_its_public_names_and_is_typed():
+    assert set(dir(mmcuda)) == {*mmcuda.__all__, "__version__", "functional", "losses", "relations"}
+    assert all(hasattr(mmcuda, name) for name in dir(mmcuda))
+    assert files("mmcuda").joinpath("py.typed").is_file()
+
+
+@pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
+def test_constants_of_the_kernels_come_with_the_build():
+    build = extension.native.build_info()
+    assert (build["block"], build["max_saved_bytes"], build["max_cuda_attributes"]) == (96, 30_000_000, 16)

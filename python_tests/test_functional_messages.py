@@ -8,18 +8,23 @@ import pytest
 import torch
 
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap
+from mmcuda.relations import Attribute, Equal, Overlap
 
 META = "meta"
 X = torch.ones(4, 8)
-LABELS = LabelSet(torch.zeros(4), Equal())
-CROSSED = LabelSet(torch.zeros(4), Equal(), columns=torch.zeros(6))
+LABELS = Attribute(torch.zeros(4), Equal())
+CROSSED = Attribute(torch.zeros(4), Equal(), keys=torch.zeros(6))
 FUNCTIONS = {
-    supcon_loss: {"features": torch.ones(4, 2, 8), "label_sets": [], "impl": "reference"},
-    cross_contrast_loss: {"rows": X, "columns": torch.ones(6, 8), "label_sets": [CROSSED], "impl": "reference"},
-    pair_margin_loss: {"rows": X, "columns": None, "label_sets": [LABELS], "impl": "reference"},
+    supcon_loss: {"features": torch.ones(4, 2, 8), "attributes": [], "impl": "reference"},
+    cross_contrast_loss: {"anchors": X, "keys": torch.ones(6, 8), "attributes": [CROSSED], "impl": "reference"},
+    pair_margin_loss: {"anchors": X, "keys": None, "attributes": [LABELS], "impl": "reference"},
 }
-BIG = {"columns": torch.ones(12, 8), "label_sets": [], "views": 2, "self_offset": 4}  # rows among 6 samples of 2 views
+BIG = {
+    "keys": torch.ones(12, 8),
+    "attributes": [],
+    "views": 2,
+    "anchor_offset": 4,
+}  # among 6 samples of 2 views
 
 
 def of_features(name, shape, wrong_shape, empty):
@@ -34,12 +39,12 @@ def of_features(name, shape, wrong_shape, empty):
     ]
 
 
-def of_columns():
+def of_keys():
     return [
-        *of_features("columns", "[M, D]", X[0], X[:0]),
-        (ValueError, {"columns": X[:, :5]}, "columns must be [M, D] with D = 8 as in rows, got [4, 5]"),
-        (ValueError, {"columns": X.double()}, "columns must have the dtype of rows, torch.float32, got torch.float64"),
-        (ValueError, {"columns": X.to(META)}, "columns must be on the device of rows, cpu, got meta"),
+        *of_features("keys", "[M, D]", X[0], X[:0]),
+        (ValueError, {"keys": X[:, :5]}, "keys must be [M, D] with D = 8 as in anchors, got [4, 5]"),
+        (ValueError, {"keys": X.double()}, "keys must have the dtype of anchors, torch.float32, got torch.float64"),
+        (ValueError, {"keys": X.to(META)}, "keys must be on the device of anchors, cpu, got meta"),
     ]
 
 
@@ -47,7 +52,7 @@ def of_mask(shape, sizes, owner, **others):
     ones = torch.ones(sizes)
     wanted = f"mask must be real and {shape} = {list(sizes)}, got"
     return [
-        (error, {"label_sets": [], **others, **arguments}, message)
+        (error, {"attributes": [], **others, **arguments}, message)
         for error, arguments, message in [
             (TypeError, {"mask": ones.tolist()}, "mask must be a tensor, got list"),
             (ValueError, {"mask": ones[:, :3]}, f"{wanted} torch.float32 [{sizes[0]}, 3]"),
@@ -86,16 +91,16 @@ def of_temperature(owner):
 
 def of_variant():
     return [
-        (ValueError, {"positives": "in"}, "positives must be 'outside' or 'inside', got 'in'"),
+        (ValueError, {"positives": "inside"}, "positives must be 'out' or 'in', got 'inside'"),
         (
             ValueError,
             {"denominator": "others"},
-            "denominator must be 'all', 'negatives' or 'one_positive', got 'others'",
+            "denominator must be 'all', 'negatives' or 'sincere', got 'others'",
         ),
         (
             ValueError,
-            {"positives": "inside", "denominator": "one_positive"},
-            "denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'",
+            {"positives": "in", "denominator": "sincere"},
+            "denominator must be 'all' or 'negatives' for positives='in', got 'sincere'",
         ),
     ]
 
@@ -128,16 +133,16 @@ def of_execution():
     ]
 
 
-def of_label_sets(owner, counted, size, **others):
+def of_attributes(owner, counted, size, **others):
     def sets(**arguments):
-        return [LabelSet(**({"values": torch.zeros(size), "relation": Equal()} | arguments))]
+        return [Attribute(**({"values": torch.zeros(size), "relation": Equal()} | arguments))]
 
     return [
-        (error, {**others, "label_sets": label_sets}, message)
-        for error, label_sets, message in [
-            (TypeError, LABELS, "label_sets must be a list of LabelSet, got LabelSet"),
-            (TypeError, torch.zeros(4), "label_sets must be a list of LabelSet, got Tensor"),
-            (TypeError, [torch.zeros(4)], "label_sets[0] must be a LabelSet, got Tensor"),
+        (error, {**others, "attributes": attributes}, message)
+        for error, attributes, message in [
+            (TypeError, LABELS, "attributes must be a list of Attribute, got Attribute"),
+            (TypeError, torch.zeros(4), "attributes must be a list of Attribute, got Tensor"),
+            (TypeError, [torch.zeros(4)], "attributes[0] must be an Attribute, got Tensor"),
             (ValueError, sets(values=torch.zeros(3)), f"labels must have one value per {counted} = {size}, got 3"),
             (
                 ValueError,
@@ -151,36 +156,36 @@ def of_label_sets(owner, counted, size, **others):
             ),
             (
                 ValueError,
-                sets(columns=torch.zeros(5)),
-                "columns of labels must be None where rows and columns are the same samples",
+                sets(keys=torch.zeros(5)),
+                "keys of labels must be None where anchors and keys are the same samples",
             ),
         ]
     ]
 
 
-def of_crossed_label_sets():
-    short = LabelSet(torch.zeros(4), Equal(), columns=torch.zeros(4))
+def of_crossed_attributes():
+    short = Attribute(torch.zeros(4), Equal(), keys=torch.zeros(4))
     return [
-        *of_label_sets("rows", "row, N", 4)[:-1],
+        *of_attributes("anchors", "anchor, N", 4)[:-1],
         (
             ValueError,
-            {"label_sets": [LABELS]},
-            "columns of labels must be given: the columns are other samples than the rows",
+            {"attributes": [LABELS]},
+            "keys of labels must be given: the keys are other samples than the anchors",
         ),
         (
             ValueError,
-            {"label_sets": [CROSSED, short]},
-            "columns of labels must have one value per column, M = 6, got 4",
+            {"attributes": [CROSSED, short]},
+            "keys of labels must have one value per key, M = 6, got 4",
         ),
     ]
 
 
 MESSAGES = {
     supcon_loss: [
-        *of_features("features", "[B, V, D]", X, torch.ones(4, 0, 8)),
-        *of_label_sets("features", "sample, B", 4),
+        *of_features("features", "[B, V, D] or [N, D]", X[0], torch.ones(4, 0, 8)),
+        *of_attributes("features", "sample, B", 4),
         *of_mask("[B, B]", (4, 4), "features"),
-        (ValueError, {"label_sets": [LABELS], "mask": torch.ones(4, 4)}, "labels and mask cannot be given together"),
+        (ValueError, {"attributes": [LABELS], "mask": torch.ones(4, 4)}, "labels and mask cannot be given together"),
         *of_temperature("features"),
         (ValueError, {"contrast_mode": "some"}, "contrast_mode must be 'all' or 'one', got 'some'"),
         (TypeError, {"base_temperature": "1"}, "base_temperature must be a number, got str"),
@@ -190,40 +195,44 @@ MESSAGES = {
         *of_execution(),
     ],
     cross_contrast_loss: [
-        *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:0]),
-        *of_columns(),
-        *of_crossed_label_sets(),
-        *of_label_sets("rows", "sample, M / views", 6, **{k: v for k, v in BIG.items() if k != "label_sets"}),
+        *of_features("anchors", "[N, D]", torch.ones(4, 2, 8), X[:0]),
+        *of_keys(),
+        *of_crossed_attributes(),
+        *of_attributes("anchors", "sample, M / views", 6, **{k: v for k, v in BIG.items() if k != "attributes"}),
         (
             ValueError,
-            {"label_sets": []},
-            "label_sets or mask must be given unless N = M: got N = 4 rows and M = 6 columns",
+            {"attributes": []},
+            "attributes or mask must be given unless N = M: got N = 4 anchors and M = 6 keys",
         ),
-        *of_mask("[N, M]", (4, 6), "rows"),
-        *of_mask("[M / views, M / views]", (6, 6), "rows", **BIG),
+        *of_mask("[N, M]", (4, 6), "anchors"),
+        *of_mask("[M / views, M / views]", (6, 6), "anchors", **BIG),
         (ValueError, {"mask": torch.ones(4, 6)}, "labels and mask cannot be given together: give one of them"),
-        *of_temperature("rows"),
+        *of_temperature("anchors"),
         *of_variant(),
-        (TypeError, {"self_offset": 0.0}, "self_offset must be an integer, got float"),
-        (ValueError, {"self_offset": -1}, "self_offset must be at least 0, got -1"),
-        (ValueError, {"self_offset": 3}, "self_offset must be at most M - N = 2, so that the rows are columns, got 3"),
-        (ValueError, BIG | {"self_offset": 3}, "views must divide self_offset = 3, got 2"),
-        (ValueError, BIG | {"rows": X[:3]}, "views must divide N = 3, got 2"),
-        (ValueError, BIG | {"columns": torch.ones(11, 8)}, "views must divide M = 11, got 2"),
+        (TypeError, {"anchor_offset": 0.0}, "anchor_offset must be an integer, got float"),
+        (ValueError, {"anchor_offset": -1}, "anchor_offset must be at least 0, got -1"),
+        (
+            ValueError,
+            {"anchor_offset": 3},
+            "anchor_offset must be at most M - N = 2, so that the anchors are keys, got 3",
+        ),
+        (ValueError, BIG | {"anchor_offset": 3}, "views must divide anchor_offset = 3, got 2"),
+        (ValueError, BIG | {"anchors": X[:3]}, "views must divide N = 3, got 2"),
+        (ValueError, BIG | {"keys": torch.ones(11, 8)}, "views must divide M = 11, got 2"),
         (TypeError, {"views": 2.0}, "views must be an integer, got float"),
         (ValueError, {"views": 0}, "views must be at least 1, got 0"),
-        (ValueError, {"views": 2}, "views must be 1 without self_offset, got 2"),
-        (TypeError, {"both_ways": 1}, "both_ways must be True or False, got 1"),
-        *of_anchor_weights("[N]", 4, "rows"),
-        *of_anchor_weights("[N + M]", 10, "rows", both_ways=True),
+        (ValueError, {"views": 2}, "views must be 1 without anchor_offset, got 2"),
+        (TypeError, {"symmetric": 1}, "symmetric must be True or False, got 1"),
+        *of_anchor_weights("[N]", 4, "anchors"),
+        *of_anchor_weights("[N + M]", 10, "anchors", symmetric=True),
         *of_execution(),
     ],
     pair_margin_loss: [
-        *of_features("rows", "[N, D]", torch.ones(4, 2, 8), X[:, :0]),
-        *of_columns(),
-        *of_label_sets("rows", "row, N", 4),
-        *[(e, {"columns": torch.ones(6, 8)} | a, m) for e, a, m in of_crossed_label_sets()],
-        (ValueError, {"label_sets": []}, "label_sets must hold at least one LabelSet, got none"),
+        *of_features("anchors", "[N, D]", torch.ones(4, 2, 8), X[:, :0]),
+        *of_keys(),
+        *of_attributes("anchors", "anchor, N", 4),
+        *[(e, {"keys": torch.ones(6, 8)} | a, m) for e, a, m in of_crossed_attributes()],
+        (ValueError, {"attributes": []}, "attributes must hold at least one Attribute, got none"),
         (TypeError, {"margin": torch.ones(())}, "margin must be a number, got Tensor"),
         (ValueError, {"margin": -1.0}, "margin must be not negative and finite, got -1.0"),
         (ValueError, {"margin": math.inf}, "margin must be not negative and finite, got inf"),
@@ -251,12 +260,12 @@ def test_every_argument_has_a_message(function):
 
 
 def test_fused_is_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr("mmcuda._extension.native", object())  # as if it was built
+    monkeypatch.setattr("mmcuda._native.extension.native", object())  # as if it was built
     x, labels = torch.ones(2, 4, device=META), torch.zeros(2, device=META)
     for loss in (
         lambda: supcon_loss(x[:, None], impl="fused"),
         lambda: cross_contrast_loss(x, x, impl="fused"),
-        lambda: pair_margin_loss(x, None, [LabelSet(labels, Equal())], impl="fused"),
+        lambda: pair_margin_loss(x, None, [Attribute(labels, Equal())], impl="fused"),
     ):
         with pytest.raises(RuntimeError, match="impl='fused' is not possible: no fused kernels for meta tensors"):
             loss()
@@ -264,7 +273,7 @@ def test_fused_is_refused_with_the_reason(monkeypatch):
 
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
 def test_fused_is_refused_in_a_transform(monkeypatch, transform):
-    monkeypatch.setattr("mmcuda._extension.why_not_fused", lambda device_type: None)
+    monkeypatch.setattr("mmcuda._native.extension.why_not_fused", lambda device_type: None)
     features = torch.ones(3, 2, 2, 4) if transform is torch.func.vmap else torch.ones(2, 2, 4)
     message = re.escape("torch.func transforms are not supported by the kernels, use impl='reference'")
     with pytest.raises(RuntimeError, match=message):

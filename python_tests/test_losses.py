@@ -26,13 +26,13 @@ from mmcuda import (
     SINCERELoss,
     SupConLoss,
     Within,
-    _extension,
 )
+from mmcuda._native import extension
 
 
 @pytest.fixture(params=["reference", "fused"])
 def impl(request):
-    there = _extension.native is not None and hasattr(torch.ops.mmcuda, "contrastive_fwd")
+    there = extension.native is not None and hasattr(torch.ops.mmcuda, "contrastive_fwd")
     if request.param == "fused" and not there:
         pytest.skip("no fused kernels in this build")
     return request.param
@@ -130,7 +130,7 @@ def test_supcon_without_base_temperature_is_not_scaled(features, impl):
 
 @pytest.mark.parametrize(
     ("positives", "denominator"),
-    [("inside", "all"), ("outside", "negatives"), ("inside", "negatives"), ("outside", "one_positive")],
+    [("in", "all"), ("out", "negatives"), ("in", "negatives"), ("out", "sincere")],
 )
 def test_supcon_variants_are_their_formulas(embeddings, positives, denominator, impl):
     labels = torch.arange(12) % 4
@@ -141,9 +141,9 @@ def test_supcon_variants_are_their_formulas(embeddings, positives, denominator, 
         logits = z @ z.T / 0.2
         exp = logits.exp()
         of_positives = (exp * same).sum(1) / same.sum(1)
-        pull = of_positives.log() if positives == "inside" else (logits * same).sum(1) / same.sum(1)
+        pull = of_positives.log() if positives == "in" else (logits * same).sum(1) / same.sum(1)
         negatives = (exp * ~same * others).sum(1)
-        if denominator == "one_positive":
+        if denominator == "sincere":
             each = (exp + negatives[:, None]).log()
             return ((each * same).sum(1) / same.sum(1) - pull).mean()
         return ((negatives if denominator == "negatives" else (exp * others).sum(1)).log() - pull).mean()
@@ -288,10 +288,10 @@ def test_sincere_is_metric_learnings_ntxent_where_all_have_as_many_positives(emb
     assert not torch.allclose(of_pairs, loss(embeddings, LABELS))
 
 
-def test_sincere_with_one_positive_is_ntxent(features, impl):
+def test_sincere_with_sincere_is_ntxent(features, impl):
     views = features[:, :2]
     torch.testing.assert_close(SINCERELoss(0.1, impl=impl)(views, torch.arange(12)), NTXentLoss(0.1, impl=impl)(views))
-    of_mean = SupConLoss(base_temperature=None, denominator="one_positive", impl=impl)
+    of_mean = SupConLoss(base_temperature=None, denominator="sincere", impl=impl)
     labels = torch.arange(12) % 4
     torch.testing.assert_close(SINCERELoss(impl=impl)(features, labels), of_mean(features, labels))
 
@@ -695,18 +695,18 @@ def test_settings_that_all_share(module, setting):
         ),
         (SupConLoss, {"contrast_mode": "both"}, ValueError, "contrast_mode must be 'all' or 'one', got 'both'"),
         (SupConLoss, {"base_temperature": -1}, ValueError, "base_temperature must be positive and finite, got -1"),
-        (SupConLoss, {"positives": "around"}, ValueError, "positives must be 'outside' or 'inside', got 'around'"),
+        (SupConLoss, {"positives": "around"}, ValueError, "positives must be 'out' or 'in', got 'around'"),
         (
             SupConLoss,
             {"denominator": "none"},
             ValueError,
-            "denominator must be 'all', 'negatives' or 'one_positive', got 'none'",
+            "denominator must be 'all', 'negatives' or 'sincere', got 'none'",
         ),
         (
             SupConLoss,
-            {"positives": "inside", "denominator": "one_positive"},
+            {"positives": "in", "denominator": "sincere"},
             ValueError,
-            "denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'",
+            "denominator must be 'all' or 'negatives' for positives='in', got 'sincere'",
         ),
         (ClinicalSupConLoss, {"relations": {}}, ValueError, "relations must name at least one clinical value"),
         (
@@ -752,7 +752,12 @@ def test_settings_of_one_module(module, setting, error, message):
 @pytest.mark.parametrize(
     ("module", "call", "error", "message"),
     [
-        (SupConLoss, (torch.ones(8), IDS), ValueError, "features must be [B, V, D] or [N, D], got shape [8]"),
+        (
+            SupConLoss,
+            (torch.ones(8), IDS),
+            ValueError,
+            "features must be [B, V, D] or [N, D] with at least one element, got shape [8]",
+        ),
         (SupConLoss, ([1.0], IDS), TypeError, "features must be a tensor, got list"),
         (SupConLoss, (VIEWS, torch.zeros(5)), ValueError, "labels must have one value per sample, B = 4, got 5"),
         (SupConLoss, (VIEWS, [0] * 4), TypeError, "labels must be a tensor, got list"),

@@ -8,12 +8,12 @@ import torch
 from cases import VARIANTS
 from torch.nn.functional import normalize
 
-from mmcuda import _extension, reference
+from mmcuda._native import extension, reference
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
 KINDS = ["equal", "within", "rbf", "overlap", "several", "mask", "none"]
-# columns against rows: name, views, self_offset in samples (None: other samples), both ways
+# keys against anchors: name, views, anchor_offset in samples (None: other samples), both ways
 LAYOUTS = {
     "self": (2, 0, False),
     "cross": (1, None, False),
@@ -55,28 +55,28 @@ def values_of(values, samples):
     return list(zip(known, samples, strict=False))
 
 
-def relation_by_loops(labels, rows, columns):
-    """r(i, j) of samples; ``rows`` and ``columns`` are lists of (values, sample), equal samples are always related."""
+def relation_by_loops(labels, anchors, keys):
+    """r(i, j) of samples; ``anchors`` and ``keys`` are lists of (values, sample), equal samples are always related."""
     related = RELATED[type(labels.relation)]
-    return [[1.0 if s == t else related(a, b) for b, t in columns] for a, s in rows]
+    return [[1.0 if s == t else related(a, b) for b, t in keys] for a, s in anchors]
 
 
 def anchor_loss(s, r, positives, denominator):
-    """One anchor, one label set: ``s`` and ``r`` are its logits and relations to the allowed others."""
+    """One anchor, one attribute: ``s`` and ``r`` are its logits and relations to the allowed others."""
     n = sum(r)
     outsiders = sum((1 - b) * math.exp(a) for a, b in zip(s, r, strict=True))
     if n == 0 or (denominator == "negatives" and outsiders == 0):
         return 0.0
-    if denominator == "one_positive":
+    if denominator == "sincere":
         return sum(b / n * (math.log(math.exp(a) + outsiders) - a) for a, b in zip(s, r, strict=True))
     push = math.log(sum(math.exp(a) for a in s) if denominator == "all" else outsiders)
-    if positives == "outside":
+    if positives == "out":
         return push - sum(a * b for a, b in zip(s, r, strict=True)) / n
     return push - math.log(sum(b * math.exp(a) for a, b in zip(s, r, strict=True)) / n)
 
 
 def losses_by_loops(x, y, relations, weights, tau, offset, positives, denominator):
-    """The losses of the rows; relations are [K][N][M]; pair j == i + offset is left out."""
+    """The losses of the anchors; relations are [K][N][M]; pair j == i + offset is left out."""
     losses = []
     for i in range(len(x)):
         allowed = [j for j in range(len(y)) if offset is None or j != i + offset]
@@ -99,11 +99,11 @@ def margin_by_loops(x, y, relations, weights, margin, offset):
     return losses
 
 
-# label sets of the tests
+# attributes of the tests
 
 
-def label_sets_of(kind, rows, columns):
-    """Label sets with missing values; the columns' values only where they are other samples."""
+def attributes_of(kind, anchors, keys):
+    """Label sets with missing values; the keys' values only where they are other samples."""
     grade = torch.tensor([0, 1, 0, -1, 2, -1, 1, 0])
     thickness = torch.tensor([250.0, 260.0, NAN, 285.0, 250.0, 310.0, math.inf, 400.0], dtype=torch.float64)
     letters = torch.tensor([50, 62, 55, -1, 120, 110, 50, -1])
@@ -111,41 +111,41 @@ def label_sets_of(kind, rows, columns):
         [[1, 0, 1], [1, 1, -1], [0, 0, 0], [-1, -1, -1], [0, 0, -1], [1, -1, 1], [0, 1, 0], [1, 0, 1]]
     )
 
-    def label_set(values, relation, weight=1.0):
-        others = None if columns is None else values.flip(0)[:columns]
-        return LabelSet(values[:rows], relation, weight, columns=others)
+    def attribute(values, relation, weight=1.0):
+        others = None if keys is None else values.flip(0)[:keys]
+        return Attribute(values[:anchors], relation, weight, keys=others)
 
     return {
-        "equal": [label_set(grade, Equal())],
-        "within": [label_set(thickness, Within(25.0))],
-        "rbf": [label_set(letters, Rbf(10.0))],
-        "overlap": [label_set(biomarkers, Overlap())],
+        "equal": [attribute(grade, Equal())],
+        "within": [attribute(thickness, Within(25.0))],
+        "rbf": [attribute(letters, Rbf(10.0))],
+        "overlap": [attribute(biomarkers, Overlap())],
         "several": [
-            label_set(grade, Equal(), 0.5),
-            label_set(thickness, Within(25.0), 2.0),
-            label_set(grade, Equal(), 0.0),
-            label_set(letters.double(), Rbf(10.0)),
+            attribute(grade, Equal(), 0.5),
+            attribute(thickness, Within(25.0), 2.0),
+            attribute(grade, Equal(), 0.0),
+            attribute(letters.double(), Rbf(10.0)),
         ],
         "none": [],
     }[kind]
 
 
-def relations_by_loops(kind, label_sets, mask, rows, columns, views, offset, m):
-    """[K][N][M] and weights; ``rows`` and ``columns`` are numbers of samples, ``offset`` counts samples."""
+def relations_by_loops(kind, attributes, mask, anchors, keys, views, offset, m):
+    """[K][N][M] and weights; ``anchors`` and ``keys`` are numbers of samples, ``offset`` counts samples."""
     if kind == "mask":
         whole, weights = [mask.tolist()], [1.0]
     elif kind == "none":
-        whole, weights = [torch.eye(columns).tolist()], [1.0]
+        whole, weights = [torch.eye(keys).tolist()], [1.0]
     else:
-        whole, weights = [], [labels.weight for labels in label_sets]
-        for labels in label_sets:
+        whole, weights = [], [labels.weight for labels in attributes]
+        for labels in attributes:
             values = values_of(labels.values, range(100))
             others = values
-            if labels.columns is not None:
-                others = values_of(labels.columns, range(100, 200))
+            if labels.keys is not None:
+                others = values_of(labels.keys, range(100, 200))
             whole.append(relation_by_loops(labels, values, others))
     first = offset or 0
-    n = rows * views
+    n = anchors * views
     return [[[r[first + i // views][j // views] for j in range(m)] for i in range(n)] for r in whole], weights
 
 
@@ -153,26 +153,26 @@ def relations_by_loops(kind, label_sets, mask, rows, columns, views, offset, m):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("positives", "denominator"), VARIANTS)
 def test_reference_equals_the_formulas(positives, denominator, kind, layout):
-    views, offset, both_ways = LAYOUTS[layout]
-    columns = {"self": 7, "slice": 6, "slice, both ways": 6}.get(layout, 7 if kind == "none" else 5)
-    rows = {"slice": 3, "slice, both ways": 4}.get(layout, 7)
-    y = normalize(torch.randn(columns * views, 4, dtype=torch.float64), dim=-1)
+    views, offset, symmetric = LAYOUTS[layout]
+    keys = {"self": 7, "slice": 6, "slice, both ways": 6}.get(layout, 7 if kind == "none" else 5)
+    anchors = {"slice": 3, "slice, both ways": 4}.get(layout, 7)
+    y = normalize(torch.randn(keys * views, 4, dtype=torch.float64), dim=-1)
     if offset is None:
-        x = normalize(torch.randn(rows, 4, dtype=torch.float64), dim=-1)
-        label_sets = [] if kind == "mask" else label_sets_of(kind, rows, columns)
-        mask = torch.rand(rows, columns, dtype=torch.float64)
+        x = normalize(torch.randn(anchors, 4, dtype=torch.float64), dim=-1)
+        attributes = [] if kind == "mask" else attributes_of(kind, anchors, keys)
+        mask = torch.rand(anchors, keys, dtype=torch.float64)
     else:
-        x = y[offset * views : (offset + rows) * views]
-        label_sets = [] if kind == "mask" else label_sets_of(kind, columns, None)
-        mask = torch.rand(columns, columns, dtype=torch.float64)
+        x = y[offset * views : (offset + anchors) * views]
+        attributes = [] if kind == "mask" else attributes_of(kind, keys, None)
+        mask = torch.rand(keys, keys, dtype=torch.float64)
     mask = mask * (torch.rand(mask.shape) < 0.6)  # soft, asymmetric
     mask[0], mask[2] = 0, 1  # an anchor without positives, one without negatives
-    relations, weights = relations_by_loops(kind, label_sets, mask, rows, columns, views, offset, len(y))
+    relations, weights = relations_by_loops(kind, attributes, mask, anchors, keys, views, offset, len(y))
     item_offset = None if offset is None else offset * views
 
     arguments = (0.3, item_offset, positives, denominator)
     expected = losses_by_loops(x.tolist(), y.tolist(), relations, weights, *arguments)
-    if both_ways:
+    if symmetric:
         transposed = [list(zip(*r, strict=True)) for r in relations]
         backwards = (0.3, None if item_offset is None else -item_offset, positives, denominator)
         expected += losses_by_loops(y.tolist(), x.tolist(), transposed, weights, *backwards)
@@ -188,10 +188,10 @@ def test_reference_equals_the_formulas(positives, denominator, kind, layout):
     }
     x = x.clone().requires_grad_()
     if layout == "self":
-        got = supcon_loss(x.unflatten(0, (rows, views)), label_sets, **settings).flatten()
+        got = supcon_loss(x.unflatten(0, (anchors, views)), attributes, **settings).flatten()
     else:
         got = cross_contrast_loss(
-            x, y, label_sets, self_offset=item_offset, views=views, both_ways=both_ways, **settings
+            x, y, attributes, anchor_offset=item_offset, views=views, symmetric=symmetric, **settings
         )
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
     (grad,) = torch.autograd.grad(got.sum(), x)
@@ -204,13 +204,13 @@ def test_pair_margin_equals_the_formula(kind, layout):
     x = torch.randn(7, 4, dtype=torch.float64)
     x[3] = x[1]  # distance 0
     y = x if layout == "self" else torch.randn(5, 4, dtype=torch.float64)
-    label_sets = label_sets_of(kind, 7, None if layout == "self" else 5)
+    attributes = attributes_of(kind, 7, None if layout == "self" else 5)
     offset = 0 if layout == "self" else None
-    relations, weights = relations_by_loops(kind, label_sets, None, 7, len(y), 1, offset, len(y))
+    relations, weights = relations_by_loops(kind, attributes, None, 7, len(y), 1, offset, len(y))
     expected = margin_by_loops(x.tolist(), y.tolist(), relations, weights, 2.5, offset)
     x = x.clone().requires_grad_()
-    columns = None if layout == "self" else y
-    got = pair_margin_loss(x, columns, label_sets, margin=2.5, reduction="none", impl="reference")
+    keys = None if layout == "self" else y
+    got = pair_margin_loss(x, keys, attributes, margin=2.5, reduction="none", impl="reference")
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
     (grad,) = torch.autograd.grad(got.sum(), x)
     assert grad.isfinite().all()
@@ -223,7 +223,7 @@ def test_two_orthogonal_pairs():
     """Views identical, samples orthogonal, tau = 1: every anchor sees logits 1, 0, 0."""
     z = torch.eye(2, dtype=torch.float64).repeat_interleave(2, 0)
     same = torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1)
-    expected = {"all": math.log(math.e + 2) - 1, "negatives": math.log(2) - 1, "one_positive": math.log(math.e + 2) - 1}
+    expected = {"all": math.log(math.e + 2) - 1, "negatives": math.log(2) - 1, "sincere": math.log(math.e + 2) - 1}
     for denominator, value in expected.items():
         losses = reference.contrastive_losses(z, z, [same], [1.0], 1.0, 0, denominator=denominator)
         torch.testing.assert_close(losses, torch.full((4,), value, dtype=torch.float64))
@@ -232,7 +232,7 @@ def test_two_orthogonal_pairs():
 def test_pair_margin_of_three_points():
     """On a line at 0, 1 and 4, the first two related, margin 5: 1, 1 and the mean of (5 - 4)^2 and (5 - 3)^2."""
     x = torch.tensor([[0.0], [1.0], [4.0]])
-    loss = pair_margin_loss(x, None, [LabelSet(torch.tensor([7, 7, 8]), Equal())], margin=5.0, reduction="none")
+    loss = pair_margin_loss(x, None, [Attribute(torch.tensor([7, 7, 8]), Equal())], margin=5.0, reduction="none")
     torch.testing.assert_close(loss, torch.tensor([(1 + 1) / 2, (1 + 4) / 2, (1 + 4) / 2]))
 
 
@@ -288,12 +288,12 @@ def test_large_logits_do_not_overflow(positives, denominator):
 @pytest.mark.parametrize(("positives", "denominator"), VARIANTS)
 def test_transforms(positives, denominator):
     features = normalize(torch.randn(3, 5, 2, 4, dtype=torch.float64), dim=-1)
-    label_sets = [*label_sets_of("several", 5, None), *label_sets_of("overlap", 5, None)]
+    attributes = [*attributes_of("several", 5, None), *attributes_of("overlap", 5, None)]
 
     def loss(z, temperature=0.1):
         return supcon_loss(
             z,
-            label_sets,
+            attributes,
             temperature=temperature,
             positives=positives,
             denominator=denominator,
@@ -314,9 +314,9 @@ def test_transforms(positives, denominator):
 
 def test_transforms_of_the_pair_margin():
     features = torch.randn(3, 5, 4)
-    label_sets = label_sets_of("rbf", 5, None)
-    losses = torch.func.vmap(lambda z: pair_margin_loss(z, None, label_sets, reduction="has_positives"))(features)
-    each = [pair_margin_loss(z, None, label_sets, reduction="has_positives", impl="reference") for z in features]
+    attributes = attributes_of("rbf", 5, None)
+    losses = torch.func.vmap(lambda z: pair_margin_loss(z, None, attributes, reduction="has_positives"))(features)
+    each = [pair_margin_loss(z, None, attributes, reduction="has_positives", impl="reference") for z in features]
     torch.testing.assert_close(losses, torch.stack(each))
 
 
@@ -350,11 +350,11 @@ def test_reductions(reduction, weighted):
         torch.testing.assert_close(got, reduced(reduction, losses, *by_anchor))
 
     x, y = z[:, 0], z[:4, 1]
-    labels = [LabelSet(torch.arange(7), Equal(), columns=torch.tensor([5, 3, 3, 9]))]
+    labels = [Attribute(torch.arange(7), Equal(), keys=torch.tensor([5, 3, 3, 9]))]
     has_positives = torch.tensor([i in (5, 3) for i in range(7)] + [True, True, True, False])
-    for both_ways in (False, True):
-        items = 11 if both_ways else 7
-        settings = {"both_ways": both_ways, **arguments}
+    for symmetric in (False, True):
+        items = 11 if symmetric else 7
+        settings = {"symmetric": symmetric, **arguments}
         a = torch.arange(items) % 3 if weighted else None  # integers
         ones = torch.ones(items, dtype=torch.float64) if a is None else a.double()
         losses = cross_contrast_loss(x, y, labels, reduction="none", **settings)
@@ -366,10 +366,10 @@ def test_reductions(reduction, weighted):
     torch.testing.assert_close(got, reduced(reduction, losses, torch.ones(7).double(), has_positives[:7]))
 
 
-def test_a_label_set_of_weight_0_makes_no_positives():
+def test_an_attribute_of_weight_0_makes_no_positives():
     z = normalize(torch.randn(4, 1, 3), dim=-1)
-    everything = LabelSet(torch.zeros(4), Equal(), 0.0)
-    two = LabelSet(torch.tensor([0, 0, 1, 2]), Equal())
+    everything = Attribute(torch.zeros(4), Equal(), 0.0)
+    two = Attribute(torch.tensor([0, 0, 1, 2]), Equal())
     losses = supcon_loss(z, [two], reduction="none", impl="reference")
     got = supcon_loss(z, [everything, two], reduction="has_positives", impl="reference")
     torch.testing.assert_close(got, losses[:2].mean())
@@ -403,7 +403,7 @@ def test_temperature_is_learnable_and_scales():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtypes_and_autocast(dtype):
     z = normalize(torch.randn(5, 2, 4), dim=-1).to(dtype).requires_grad_()
-    sets = label_sets_of("several", 5, None)
+    sets = attributes_of("several", 5, None)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = [
             supcon_loss(z, sets, impl="reference", temperature=torch.tensor(0.07, dtype=torch.float64)),
@@ -422,7 +422,7 @@ def test_dtypes_and_autocast(dtype):
     assert z.grad.dtype == dtype
 
 
-@pytest.mark.parametrize("denominator", ["all", "negatives", "one_positive"])
+@pytest.mark.parametrize("denominator", ["all", "negatives", "sincere"])
 def test_features_that_are_not_finite_give_nan(denominator):
     z = normalize(torch.randn(5, 2, 4), dim=-1)
     z[0, 0, 0] = NAN
@@ -433,7 +433,7 @@ def test_single_row_is_zero():
     z = torch.ones(1, 1, 4, requires_grad=True)
     for loss in (
         supcon_loss(z, impl="reference"),
-        pair_margin_loss(z[0], None, [LabelSet(torch.zeros(1), Equal())], impl="reference"),
+        pair_margin_loss(z[0], None, [Attribute(torch.zeros(1), Equal())], impl="reference"),
     ):
         assert loss == 0
         assert torch.count_nonzero(torch.autograd.grad(loss, z)[0]) == 0
@@ -442,26 +442,26 @@ def test_single_row_is_zero():
 @pytest.mark.parametrize("impl", ["reference", "fused"])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_without_graph_breaks(dynamic, impl):
-    if impl == "fused" and _extension.native is None:
-        pytest.skip(_extension.missing_reason or "")
+    if impl == "fused" and extension.native is None:
+        pytest.skip(extension.missing_reason or "")
     tau = torch.tensor(0.1, requires_grad=True)
 
     def total(z, grade, thickness, biomarkers, mask):
         sets = [
-            LabelSet(grade, Equal()),
-            LabelSet(thickness, Rbf(10.0), 0.5),
-            LabelSet(biomarkers, Overlap()),
-            LabelSet(thickness, Within(10.0)),
+            Attribute(grade, Equal()),
+            Attribute(thickness, Rbf(10.0), 0.5),
+            Attribute(biomarkers, Overlap()),
+            Attribute(thickness, Within(10.0)),
         ]
         x, y = z[:, 0], z[:, 1]
-        pairs = [LabelSet(grade, Equal(), columns=grade.flip(0))]
+        pairs = [Attribute(grade, Equal(), keys=grade.flip(0))]
         flat, settings = z.flatten(0, 1), {"impl": impl}
         return (
             supcon_loss(z, sets, temperature=tau, reduction="has_positives", anchor_weights=mask[0], **settings)
             + supcon_loss(z, mask=mask, denominator="negatives", contrast_mode="one", base_temperature=0.2, **settings)
-            + cross_contrast_loss(x, y, pairs, both_ways=True, positives="inside", **settings)
+            + cross_contrast_loss(x, y, pairs, symmetric=True, positives="in", **settings)
             + cross_contrast_loss(x, y, **settings)
-            + cross_contrast_loss(flat[2:6], flat, sets, self_offset=2, views=2, denominator="one_positive", **settings)
+            + cross_contrast_loss(flat[2:6], flat, sets, anchor_offset=2, views=2, denominator="sincere", **settings)
             + pair_margin_loss(x, y, pairs, **settings)
         )
 

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmcuda import _extension, ops
+from mmcuda._native import extension, ops
 from mmcuda.cli import main
 from mmcuda.info import describe
 from mmcuda.selfcheck import correctness
 from mmcuda.selfcheck.cases import FULL, QUICK, VARIANTS, groups
 from mmcuda.selfcheck.correctness import MODES, check_all
 
-pytestmark = pytest.mark.skipif(_extension.native is None, reason=_extension.missing_reason or "")
+pytestmark = pytest.mark.skipif(extension.native is None, reason=extension.missing_reason or "")
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "passive"}
 FLOAT32 = {"float32": MODES["float32"]}
@@ -44,7 +44,7 @@ def test_on_the_cpu():
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     assert len(rows) == 1 + 2 * 2 * 2  # head; N, dtypes, losses
     assert all(float(row[3]) > 0 for row in rows[1:])
-    for word in (torch.__version__, _extension.native.instruction_set(), _extension.native.build_info()["cuda"]):
+    for word in (torch.__version__, extension.native.instruction_set(), extension.native.build_info()["cuda"]):
         assert word in result.stdout
 
 
@@ -151,11 +151,14 @@ def refused(result):
     ],
 )
 def test_a_wrong_kernel_is_noticed(capsys, monkeypatch, operator, wrong, groups):
-    names = ("label_ranks", "contrastive_fwd", "contrastive_bwd", "pair_margin_fwd", "pair_margin_bwd")
+    names = ("label_intervals", "contrastive_fwd", "contrastive_bwd", "pair_margin_fwd", "pair_margin_bwd")
     operators = {name: getattr(torch.ops.mmcuda, name) for name in names}
-    right = operators[operator]
+    right, gradient = operators[operator], ops.gradient_of
     operators[operator] = lambda *arguments: wrong(right(*arguments))
     monkeypatch.setattr(ops, "operators", SimpleNamespace(**operators))
+    if operator.endswith("bwd"):
+        replaced = {right: operators[operator]}
+        monkeypatch.setattr(ops, "gradient_of", lambda called, *rest: gradient(replaced.get(called, called), *rest))
     monkeypatch.setattr("mmcuda.selfcheck.MODES", FLOAT32)
     assert main(["selfcheck", "--device", "cpu", "--quick"]) == 1
     output = capsys.readouterr().out
@@ -187,18 +190,18 @@ def machine(monkeypatch):
     def pretend(architectures, capability=None, driver=13000):
         state = f"compiled by nvcc 13.0 for {architectures}" if architectures else "not compiled: no nvcc was found"
         versions = {"cuda_architectures": architectures, "cuda_runtime": 13000, "cuda_driver": driver}
-        build = _extension.native.build_info() | {"cuda": state} | versions
-        native = SimpleNamespace(build_info=lambda: build, instruction_set=_extension.native.instruction_set)
-        monkeypatch.setattr(_extension, "native", native)
+        build = extension.native.build_info() | {"cuda": state} | versions
+        native = SimpleNamespace(build_info=lambda: build, instruction_set=extension.native.instruction_set)
+        monkeypatch.setattr(extension, "native", native)
         if capability:
-            monkeypatch.setattr(_extension, "why_no_cuda_device", lambda: None)
+            monkeypatch.setattr(extension, "why_no_cuda_device", lambda: None)
             monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
             monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA Something")
             monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
-        _extension._cuda_reason.cache_clear()
+        extension._cuda_reason.cache_clear()
 
     yield pretend
-    _extension._cuda_reason.cache_clear()
+    extension._cuda_reason.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ def machine(monkeypatch):
 )
 def test_reasons(machine, architectures, capability, reason):
     machine(architectures, capability)
-    given = _extension.why_not_fused(torch.device("cuda", 0))
+    given = extension.why_not_fused(torch.device("cuda", 0))
     assert given is None if reason is None else given.startswith(reason)
     assert ("fused kernels" if reason is None else reason) in describe()
 
@@ -241,7 +244,7 @@ def test_reasons(machine, architectures, capability, reason):
 )
 def test_an_old_driver_is_a_reason(machine, architectures, driver, needed):
     machine(architectures, (9, 0), driver)
-    given = _extension.why_not_fused(torch.device("cuda", 0))
+    given = extension.why_not_fused(torch.device("cuda", 0))
     told = f"the driver serves CUDA 12.8, the CUDA kernels need {needed}: update the driver"
     assert given is None if needed is None else given.startswith(told)
 
@@ -251,7 +254,7 @@ def test_the_reason_is_a_constant_of_a_compiled_graph(machine, capability):
     machine(FAT, capability)
     torch.compiler.reset()
     compiled = torch.compile(
-        lambda x: x + (_extension.why_not_fused(torch.device("cuda", 0)) is None), fullgraph=True, backend="eager"
+        lambda x: x + (extension.why_not_fused(torch.device("cuda", 0)) is None), fullgraph=True, backend="eager"
     )
     assert compiled(torch.zeros(())) == (capability > (8, 0))
 
@@ -267,13 +270,13 @@ def test_a_gpu_without_kernels_is_told_by_selfcheck(machine, capsys):
 @needs_no_gpu
 def test_the_driver_is_asked_what_is_wrong(machine, monkeypatch):
     machine(FAT)
-    assert _extension.why_not_fused("cuda") == _extension.why_no_cuda_device()
+    assert extension.why_not_fused("cuda") == extension.why_no_cuda_device()
 
     def too_old(*arguments, **options):
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update it.")
 
     monkeypatch.setattr(torch, "empty", too_old)
-    assert _extension.why_no_cuda_device() == "The NVIDIA driver on your system is too old (found version 11040)"
+    assert extension.why_no_cuda_device() == "The NVIDIA driver on your system is too old (found version 11040)"
 
 
 # ---- the sweep -----------------------------------------------------------------------------------------------------
@@ -294,7 +297,7 @@ def sweep(monkeypatch):
 def test_the_sweep_says_that_it_needs_a_gpu():
     result = run(ROOT / "benchmarks/gpu/sweep.py", "--quick")
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] == f"the sweep needs a GPU: {_extension.why_no_cuda_device()}"
+    assert result.stderr.splitlines()[-1] == f"the sweep needs a GPU: {extension.why_no_cuda_device()}"
 
 
 def test_the_sweep_measures(sweep, tmp_path):

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simt_build import CSRC
 
-from mmcuda import _extension
+from mmcuda._native import extension
 from mmcuda.functional import supcon_loss
-from mmcuda.labels import Equal, LabelSet
+from mmcuda.relations import Attribute, Equal
 
 pytest.importorskip("mmcuda._simt", reason="mmcuda._simt was not built: MMCUDA_SIMT=ON builds it")
 NVCC = shutil.which("nvcc")
 
 
-def related(ranks, views):
+def related(intervals, views):
     """Return which items are in each other's intervals, [K, L, L]."""
-    rank, first, last = ranks[:, 0, None, :], ranks[:, 1, :, None], ranks[:, 2, :, None]
+    rank, first, last = intervals[:, 0, None, :], intervals[:, 1, :, None], intervals[:, 2, :, None]
     assert rank.shape[-1] % views == 0
     return (first <= rank) & (rank <= last)
 
@@ -36,26 +36,27 @@ def test_label_ranks_relate_the_same_samples(floats, tolerance, views):
         torch.tensor([-1 if math.isnan(f) else len(str(f)) for f in floats]),
     ]
     on_device, on_cpu = (
-        library.label_ranks(labels, [tolerance, 0.0], views) for library in (torch.ops.mmcuda_simt, torch.ops.mmcuda)
+        library.label_intervals(labels, [tolerance, 0.0], views)
+        for library in (torch.ops.mmcuda_simt, torch.ops.mmcuda)
     )
     assert torch.equal(related(on_device, views), related(on_cpu, views))
 
 
 @pytest.mark.usefixtures("simt")
-def test_more_label_sets_than_fit_are_refused():
+def test_more_attributes_than_fit_are_refused():
     features = torch.nn.functional.normalize(torch.randn(6, 1, 4), dim=-1)
-    sets = [LabelSet(torch.arange(6) % 2, Equal(), weight=0.1)] * 17
+    sets = [Attribute(torch.arange(6) % 2, Equal(), weight=0.1)] * 17
     torch.testing.assert_close(
         supcon_loss(features, sets[:16], impl="fused"), supcon_loss(features, sets[:16], impl="reference")
     )
-    with pytest.raises(RuntimeError, match="label sets must be at most 16 on CUDA, got 17"):
+    with pytest.raises(RuntimeError, match="attributes must be at most 16 on CUDA, got 17"):
         supcon_loss(features, sets, impl="fused")
 
 
 @pytest.mark.usefixtures("simt")
 def test_tf32_is_used_only_when_asked_for():
     features = torch.nn.functional.normalize(torch.randn(80, 1, 64), dim=-1)
-    labels = [LabelSet(torch.arange(80) % 9, Equal())]
+    labels = [Attribute(torch.arange(80) % 9, Equal())]
     exact = supcon_loss(features.double(), labels, impl="reference").item()
     errors = {}
     before = torch.get_float32_matmul_precision()
@@ -71,9 +72,9 @@ def test_tf32_is_used_only_when_asked_for():
 
 def test_library_with_cuda_kernels_loads_without_a_driver():
     """It was loaded here; where there is no device, CPU tensors are served all the same."""
-    assert _extension.native.build_info()["cuda"]
+    assert extension.native.build_info()["cuda"]
     features = torch.nn.functional.normalize(torch.randn(6, 1, 4), dim=-1)
-    assert supcon_loss(features, [LabelSet(torch.arange(6) % 2, Equal())], impl="fused").isfinite()
+    assert supcon_loss(features, [Attribute(torch.arange(6) % 2, Equal())], impl="fused").isfinite()
 
 
 # none of them allocates, copies or waits

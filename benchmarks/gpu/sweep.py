@@ -1,4 +1,4 @@
-"""Time the loss on a GPU over N, D, dtype and number of label sets, forward and backward, beside its peers.
+"""Time the loss on a GPU over N, D, dtype and number of attributes, forward and backward, beside its peers.
 
 Peers that do not fit into the memory, or do not run, are left out with the reason; torch and numpy are all that must be
 installed. Results go to results/gpu-<device>.json and .md after every shape: an interrupted sweep keeps what it has.
@@ -38,7 +38,7 @@ from peers import (
 )
 
 from mmcuda import ClinicalSupConLoss, Equal, info
-from mmcuda._extension import why_no_cuda_device, why_not_fused
+from mmcuda._native.extension import why_no_cuda_device, why_not_fused
 from mmcuda.timing import Step, interleave, peak_bytes, quartiles
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of features [B, 2, D] and labels [K, B]
@@ -56,7 +56,7 @@ class Shape(NamedTuple):
     n: int
     d: int
     dtype: str
-    k: int  # label sets
+    k: int  # attributes
 
 
 SIZES = (4096, 16384, 1024, 65536, 2048, 8192, 512, 32768, 131072)
@@ -78,7 +78,7 @@ def ours(sets: int) -> Loss:
 
 
 def summed(loss: Loss) -> Loss:
-    """A loss of one label set, once for each set, as people do."""
+    """A loss of one attribute, once for each set, as people do."""
     return lambda features, labels: sum(loss(features, one) for one in labels)
 
 

@@ -27,8 +27,8 @@ class Arena {
   ~Arena() {
     int64_t total = 0;
     for (const Chunk& chunk : chunks_) total += chunk.size;
-    kept().wanted = total <= kMostKept ? total : 0;
-    if (chunks_.size() == 1 && total <= kMostKept) kept().chunk = std::move(chunks_[0]);
+    kept().wanted = total <= kMaxPooledBytes ? total : 0;
+    if (chunks_.size() == 1 && total <= kMaxPooledBytes) kept().chunk = std::move(chunks_[0]);
   }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -44,7 +44,7 @@ class Arena {
  private:
   static constexpr int64_t kAlignment = 64;
   static constexpr int64_t kSmallest = int64_t{1} << 20;
-  static constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes that each calling thread may keep for its life
+  static constexpr int64_t kMaxPooledBytes = int64_t{64} << 20;  // bytes that each calling thread may keep for its life
 
   struct Free {
     void operator()(char* data) const { ::operator delete(data, std::align_val_t{kAlignment}); }

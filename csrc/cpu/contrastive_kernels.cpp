@@ -85,14 +85,14 @@ struct By {
 };
 
 template <class T>
-Int<T> in_interval(const LabelSet<T>& set, int64_t i, int64_t j) {
-  const Int<T> rank = load<Int<T>>(set.rank + j);
-  return (rank >= set.first[i]) & (rank <= set.last[i]);
+Int<T> in_interval(const CpuRelation<T>& set, int64_t i, int64_t j) {
+  const Int<T> order = load<Int<T>>(set.order + j);
+  return (order >= set.first[i]) & (order <= set.last[i]);
 }
 
 // The Jaccard index of two sets over the bits known in both: 1 if both are empty there, 0 if no bit is known in both.
 template <class T>
-Vec<T> jaccard(const Batch<T>& batch, const LabelSet<T>& set, int64_t i, int64_t j) {
+Vec<T> jaccard(const Batch<T>& batch, const CpuRelation<T>& set, int64_t i, int64_t j) {
   const auto count = [](Int<T> set) {  // of 32 bits, by adding neighbours
     auto v = (Bits<T>)set;
     v = (v & 0x55555555) + ((v >> 1) & 0x55555555);
@@ -115,10 +115,10 @@ Vec<T> jaccard(const Batch<T>& batch, const LabelSet<T>& set, int64_t i, int64_t
   return either != 0 ? index : known != 0 ? Vec<T>{} + 1 : Vec<T>{};
 }
 
-// Calls use(relation), relation(r, c) being r_kij and r_kji of label set k.
+// Calls use(relation), relation(r, c) being r_kij and r_kji of attribute k.
 template <class T, class Use>
 inline void with_relation(const Batch<T>& batch, int64_t k, const Pairs<T>& pairs, const Use& use) {
-  const LabelSet<T>& set = batch.set[k];
+  const CpuRelation<T>& set = batch.set[k];
   const int64_t i0 = pairs.begin_i, j0 = pairs.begin_j;
   const Vec<T> zero = {}, one = zero + 1;
   switch (set.relation) {
@@ -130,8 +130,8 @@ inline void with_relation(const Batch<T>& batch, int64_t k, const Pairs<T>& pair
     case Relation::kGaussian:
       return use([&, i0, j0](int64_t r, int64_t c) -> Both<T> {
         const int64_t i = i0 + r, j = j0 + c;
-        const Vec<T> rest = load<Vec<T>>(set.rest + j) - set.rest[i];
-        const Vec<T> difference = load<Vec<T>>(set.value + j) - set.value[i] + rest;
+        const Vec<T> value_lo = load<Vec<T>>(set.value_lo + j) - set.value_lo[i];
+        const Vec<T> difference = load<Vec<T>>(set.value + j) - set.value[i] + value_lo;
         const Vec<T> gauss = minimum<T>(exp2<T>(-difference * difference), one);  // rounding must not lift it above 1
         const Vec<T> weight = in_interval(set, i, j) ? gauss : zero;
         return {weight, weight};
@@ -191,7 +191,7 @@ inline void with_exponentials(const Batch<T>& batch, const ExponentialSum<T>& su
   });
 }
 
-// z = log E - s in units of log2, of the pairs (r, c), ... under a label set with these log2 E and shifts, [items]
+// z = log E - s in units of log2, of the pairs (r, c), ... under an attribute with these log2 E and shifts, [items]
 template <class T>
 Both<T> softplus_arguments(const Batch<T>& batch, const Pairs<T>& pairs, const Block<T>& s, const T* log_sum,
                            const T* max, int64_t r, int64_t c) {
@@ -203,9 +203,9 @@ Both<T> softplus_arguments(const Batch<T>& batch, const Pairs<T>& pairs, const B
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-// n_ki of label set k
+// n_ki of attribute k
 template <class T>
-void count(const Batch<T>& batch, int64_t k, int64_t block_i, int64_t block_j, double* totals) {
+void count(const Batch<T>& batch, int64_t k, int64_t block_i, int64_t block_j, double* positive_counts) {
   const Pairs<T> pairs(batch, block_i, block_j);
   alignas(64) Block<T> exists;
   for (auto& row : exists) {
@@ -218,7 +218,7 @@ void count(const Batch<T>& batch, int64_t k, int64_t block_i, int64_t block_j, d
       const Vec<T> one_or_zero = load<Vec<T>>(&exists[r][c]);
       return {weight.row * one_or_zero, weight.column * one_or_zero};
     });
-    total.for_each_item(pairs, block_i != block_j, [&](int64_t item, T value) { totals[item] += value; });
+    total.for_each_item(pairs, block_i != block_j, [&](int64_t item, T value) { positive_counts[item] += value; });
   });
 }
 
@@ -467,11 +467,12 @@ void margin_backward(const Batch<T>& batch, const MarginTerms<T>& terms, int64_t
   alignas(64) Block<T> b;  // -B
   squared_distances<T, E>(batch, pairs, squares);
   margin_block(batch, terms, pairs, squares, b, [&](int64_t r, int64_t c, Vec<T> like, Vec<T> unlike, Vec<T> square) {
-    const Vec<T> upstream = terms.upstream[pairs.begin_i + r] + load<Vec<T>>(terms.upstream + pairs.begin_j + c);
+    const Vec<T> grad_output =
+        terms.grad_output[pairs.begin_i + r] + load<Vec<T>>(terms.grad_output + pairs.begin_j + c);
     const Vec<T> zero = {}, distance = square_root<T>(square);
     // Of two equal points the distance has no direction: no force.
     const Vec<T> push = maximum<T>(terms.margin - distance, zero) / (square > 0 ? distance : zero + 1);
-    return upstream * ((square > 0 ? unlike * push : zero) - like);
+    return grad_output * ((square > 0 ? unlike * push : zero) - like);
   });
   // A near pair's force is large and its difference small: it is added by itself, and left out of sums and products.
   for_near_pairs(batch, pairs, squares, [&](int64_t r, int64_t c) {

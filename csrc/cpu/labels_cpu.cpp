@@ -1,4 +1,4 @@
-// Label values to rank intervals (see contrastive.h), by one sort per label set.
+// Label values to intervals of their order (see contrastive.h), by one sort per attribute.
 
 #include <torch/csrc/stable/library.h>
 
@@ -16,15 +16,15 @@ namespace {
 bool is_missing(int64_t value) { return value == -1; }
 bool is_missing(double value) { return !std::isfinite(value); }
 
-// Writes rank, first and last of one label set, each [samples].
+// Writes order, first and last of one attribute, each [samples].
 template <class T>
-void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, int32_t* first, int32_t* last) {
+void order_values(const T* values, int64_t samples, T tolerance, int32_t* order, int32_t* first, int32_t* last) {
   std::vector<std::pair<T, int32_t>> known;  // value, sample
   known.reserve(samples);
-  int32_t alone = static_cast<int32_t>(samples);  // missing samples take the ranks behind the known ones
+  int32_t alone = static_cast<int32_t>(samples);  // missing samples take the places behind the known ones
   for (int64_t b = 0; b < samples; ++b) {
     if (is_missing(values[b])) {
-      rank[b] = first[b] = last[b] = --alone;
+      order[b] = first[b] = last[b] = --alone;
     } else {
       known.emplace_back(values[b], static_cast<int32_t>(b));
     }
@@ -40,7 +40,7 @@ void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, i
   };
   for (int32_t r = 0, low = 0; r < count; ++r) {
     while (!near(low, r)) ++low;
-    rank[known[r].second] = r;
+    order[known[r].second] = r;
     first[known[r].second] = low;
   }
   for (int32_t r = count - 1, high = count - 1; r >= 0; --r) {
@@ -49,29 +49,29 @@ void rank_values(const T* values, int64_t samples, T tolerance, int32_t* rank, i
   }
 }
 
-Tensor label_ranks_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
+Tensor label_intervals_cpu(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
   check_labels(labels, tolerances, views);
   const auto sets = static_cast<int64_t>(labels.size());
   const int64_t samples = labels[0].numel();
-  Tensor ranks = empty_cpu({sets, 3, samples * views}, ScalarType::Int);
-  auto* out = ranks.mutable_data_ptr<int32_t>();
+  Tensor intervals = empty_cpu({sets, 3, samples * views}, ScalarType::Int);
+  auto* out = intervals.mutable_data_ptr<int32_t>();
   for (int64_t k = 0; k < sets; ++k) {
     const Tensor values = as_contiguous(labels[k]);
-    // The ranks of the samples are written at the end of their place and spread to the views from the front.
-    int32_t* rank = out + 3 * (k + 1) * samples * views - 3 * samples;
+    // The values of the samples are written at the end of their place and spread to the views from the front.
+    int32_t* order = out + 3 * (k + 1) * samples * views - 3 * samples;
     if (values.scalar_type() == ScalarType::Long) {
-      rank_values<int64_t>(values.const_data_ptr<int64_t>(), samples, 0, rank, rank + samples, rank + 2 * samples);
+      order_values<int64_t>(values.const_data_ptr<int64_t>(), samples, 0, order, order + samples, order + 2 * samples);
     } else {
-      rank_values<double>(values.const_data_ptr<double>(), samples, tolerances[k], rank, rank + samples,
-                          rank + 2 * samples);
+      order_values<double>(values.const_data_ptr<double>(), samples, tolerances[k], order, order + samples,
+                           order + 2 * samples);
     }
     int32_t* item = out + 3 * k * samples * views;
-    for (int64_t i = 0; i < 3 * samples; ++i) item = std::fill_n(item, views, int32_t{rank[i]});
+    for (int64_t i = 0; i < 3 * samples; ++i) item = std::fill_n(item, views, int32_t{order[i]});
   }
-  return ranks;
+  return intervals;
 }
 
 }  // namespace
 }  // namespace mmcuda
 
-STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) { m.impl("label_ranks", TORCH_BOX(&mmcuda::label_ranks_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(mmcuda, CPU, m) { m.impl("label_intervals", TORCH_BOX(&mmcuda::label_intervals_cpu)); }

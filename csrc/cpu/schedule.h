@@ -98,22 +98,22 @@ struct CrossTournament {
 // groups meet their blocks hold one: a thread that takes such a meeting of groups as a whole keeps their blocks, and
 // what it adds to their gradients, in its own cache: where two cores share none, a block that changes hands in every
 // meeting takes half the time of a backward pass. The order does not depend on the number of threads.
-class Plan {
+class BlockSchedule {
  public:
   // Every block with itself and with every other, a <= b.
-  static Plan of_self(int64_t blocks) {
-    Plan plan(blocks, Tournament{blocks}.seats);
-    const int64_t groups = plan.cut(0, blocks);
-    plan.hold(Tournament{groups});
-    return plan;
+  static BlockSchedule of_self(int64_t blocks) {
+    BlockSchedule schedule(blocks, Tournament{blocks}.seats);
+    const int64_t groups = schedule.cut(0, blocks);
+    schedule.hold(Tournament{groups});
+    return schedule;
   }
 
   // Every block of the rows with every block of the columns, which are numbered behind them.
-  static Plan of_cross(int64_t rows, int64_t columns) {
-    Plan plan(rows + columns, std::min(rows, columns));
-    const int64_t groups = plan.cut(0, rows), others = plan.cut(rows, columns);
-    plan.hold(CrossTournament{groups, others});
-    return plan;
+  static BlockSchedule of_cross(int64_t rows, int64_t columns) {
+    BlockSchedule schedule(rows + columns, std::min(rows, columns));
+    const int64_t groups = schedule.cut(0, rows), others = schedule.cut(rows, columns);
+    schedule.hold(CrossTournament{groups, others});
+    return schedule;
   }
 
   // Calls meet(a, b, p) for every meeting p = 0, 1, ... Threads take them in this order, group by group if there are
@@ -173,7 +173,7 @@ class Plan {
   std::vector<Group> groups_;
   std::vector<GroupMeeting> meetings_;
 
-  Plan(int64_t blocks, int64_t seats) : blocks_(blocks), seats_(seats) {}
+  BlockSchedule(int64_t blocks, int64_t seats) : blocks_(blocks), seats_(seats) {}
 
   int64_t cut(int64_t begin, int64_t size) {
     const int64_t groups = std::min(kGroups, size);

@@ -58,8 +58,8 @@ struct Pairs {
     const int64_t left_i = batch.rows - begin_i, left_j = batch.column_begin + batch.columns - begin_j;
     rows = left_i < kBlock ? left_i : kBlock;
     columns = left_j < kBlock ? left_j : kBlock;
-    const int64_t offset = begin_i + batch.self_offset - (begin_j - batch.column_begin);
-    if (batch.self_offset >= 0 && -kBlock < offset && offset < kBlock) diagonal = offset;
+    const int64_t offset = begin_i + batch.anchor_offset - (begin_j - batch.column_begin);
+    if (batch.anchor_offset >= 0 && -kBlock < offset && offset < kBlock) diagonal = offset;
   }
 
   // Sets the pairs that do not exist.

@@ -1,4 +1,4 @@
-// From an operator's tensors to the Batch that the kernels read: checks, padding, packing, label sets per item.
+// From an operator's tensors to the Batch that the kernels read: checks, padding, packing, attributes per item.
 
 #pragma once
 
@@ -24,12 +24,12 @@ inline int64_t count_block_pairs(const Features& features) {
   return features.self() ? rows * (rows + 1) / 2 : rows * columns;
 }
 
-// The features, used where they lie or copied with padding, and the label sets per item. T is the dtype of the
+// The features, used where they lie or copied with padding, and the attributes per item. T is the dtype of the
 // computation.
 template <class T>
 class Workspace {
  public:
-  using Index = typename LabelSet<T>::Index;
+  using Index = typename IndexOf<T>::type;
 
   const Kernels<T>& kernel;  // one instruction set from packing to the last block pair
   Batch<T> batch{};
@@ -40,7 +40,7 @@ class Workspace {
     batch.columns = features.m;
     batch.column_begin = features.self() ? 0 : round_up(features.n, kBlock);
     batch.items = batch.column_begin + round_up(features.m, kBlock);
-    batch.self_offset = features.self_offset.value_or(-1);
+    batch.anchor_offset = features.anchor_offset.value_or(-1);
     batch.d = features.d;
     batch.dp = round_up(features.d, kernel.pad);
     blocks_.resize(batch.items / kBlock);
@@ -63,8 +63,8 @@ class Workspace {
     batch.panels = panels ? allocate<char>(elements * kernel.element_size) : nullptr;
     if (kernel.pairs) batch.pairs = allocate<char>(elements * kernel.element_size);
     batch.squares = allocate<T>(batch.items);
-    pack(features_.rows, features_.n, 0);
-    if (features_.columns) pack(*features_.columns, features_.m, batch.column_begin / kBlock);
+    pack(features_.anchors, features_.n, 0);
+    if (features_.keys) pack(*features_.keys, features_.m, batch.column_begin / kBlock);
     rows_finite_ = all_finite(0, features_.n);
     columns_finite_ = all_finite(batch.column_begin, features_.m);
     // Cauchy and Schwarz
@@ -72,15 +72,15 @@ class Workspace {
   }
 
   // Whether the losses and gradients of a padded item are NaN because features are, or because logits overflow.
-  bool poisoned(int64_t item) const {
+  bool nonfinite(int64_t item) const {
     const bool row = item < features_.n;
     return !(row ? columns_finite_ : rows_finite_) || !finite(item) || bound * batch.scale > kMost;
   }
-  bool all_poisoned() const { return features_.self() && poisoned(0); }
+  bool all_nonfinite() const { return features_.self() && nonfinite(0); }
   // The gradient of an item is NaN, too, where an anchor on the other side has a NaN loss.
-  bool gradient_poisoned(int64_t item) const {
+  bool gradient_nonfinite(int64_t item) const {
     const bool row = item < features_.n;
-    return poisoned(item) || !(row ? rows_finite_ || !batch.both_ways : columns_finite_);
+    return nonfinite(item) || !(row ? rows_finite_ || !batch.symmetric : columns_finite_);
   }
 
   void set_temperature(double temperature) {
@@ -88,26 +88,25 @@ class Workspace {
     batch.constant_shift = 2 * bound * batch.scale < kMaxExponentRange;
   }
 
-  void expand_labels(const Labels& labels) {
-    sets_.resize(labels.sets());
-    for (int64_t k = 0; k < labels.ranks.size(0); ++k) expand(labels, k);
-    if (labels.mask) expand_mask(*labels.mask);
-    batch.sets = labels.sets();
+  void expand_labels(const Attributes& attributes) {
+    sets_.resize(attributes.count());
+    for (int64_t k = 0; k < attributes.order_intervals.size(0); ++k) expand(attributes, k);
+    if (attributes.mask) expand_mask(*attributes.mask);
+    batch.sets = attributes.count();
     batch.set = sets_.data();
   }
 
   // n_ki of the first `anchors` items, [K, anchors].
-  void count_positives(const Labels& labels, int64_t anchors, double* totals) {
-    const int64_t items = features_.items();
+  void count_positives(const Attributes& attributes, int64_t anchors, double* positive_counts) {
     std::vector<double> counts;
-    for (int64_t k = 0; k < batch.sets; ++k, totals += anchors) {
+    for (int64_t k = 0; k < batch.sets; ++k, positive_counts += anchors) {
       if (sets_[k].relation == Relation::kInterval) {
-        counts = count_intervals(labels.ranks.template const_data_ptr<int32_t>() + 3 * k * items);
-        std::copy_n(counts.begin(), anchors, totals);
+        counts = count_intervals(attributes.intervals(k));
+        std::copy_n(counts.begin(), anchors, positive_counts);
       } else {
         counts.assign(batch.items, 0);
         for_each_block_pair([&](int64_t i, int64_t j, int64_t) { kernel.count(batch, k, i, j, counts.data()); });
-        for (int64_t i = 0; i < anchors; ++i) totals[i] = counts[padded(i)];
+        for (int64_t i = 0; i < anchors; ++i) positive_counts[i] = counts[padded(i)];
       }
     }
   }
@@ -132,7 +131,7 @@ class Workspace {
 
   T* const* gradient_blocks() const { return gradient_.data(); }
 
-  // Finishes each row of such a gradient: finish(i, row [D]), i counted from the first. NaN where it is poisoned.
+  // Finishes each row of such a gradient: finish(i, row [D]), i counted from the first. NaN where it is nonfinite.
   template <class Finish>
   void finish_gradient(Tensor& result, int64_t first_block, const Finish& finish) const {
     const bool half = result.scalar_type() == ScalarType::BFloat16;
@@ -142,7 +141,7 @@ class Workspace {
       for (int64_t i = begin; i < end; ++i) {
         T* row = gradient_[first_block + i / kBlock] + i % kBlock * batch.dp;
         finish(i, row);
-        if (gradient_poisoned(first_block * kBlock + i)) std::fill_n(row, d, std::numeric_limits<T>::quiet_NaN());
+        if (gradient_nonfinite(first_block * kBlock + i)) std::fill_n(row, d, std::numeric_limits<T>::quiet_NaN());
         T* out = static_cast<T*>(data) + i * d;
         if (half) {
           std::transform(row, row + d, static_cast<uint16_t*>(data) + i * d, [](T g) { return to_bfloat16(g); });
@@ -157,7 +156,7 @@ class Workspace {
   template <class Pair>
   void for_each_block_pair(const Pair& pair) const {
     const int64_t rows = blocks_of(features_.n), columns = blocks_of(features_.m);
-    (features_.self() ? Plan::of_self(rows) : Plan::of_cross(rows, columns)).run(pair);
+    (features_.self() ? BlockSchedule::of_self(rows) : BlockSchedule::of_cross(rows, columns)).run(pair);
   }
 
  private:
@@ -172,7 +171,7 @@ class Workspace {
   Arena arena_;
   std::vector<const void*> blocks_;  // of features
   std::vector<T*> gradient_;         // of gradients
-  std::vector<LabelSet<T>> sets_;
+  std::vector<CpuRelation<T>> sets_;
   bool rows_finite_, columns_finite_;
 
   static int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -218,16 +217,16 @@ class Workspace {
     return largest;
   }
 
-  // Of each item how many of the other side have a rank in its interval, from their running count over the ranks.
-  std::vector<double> count_intervals(const int32_t* ranks) const {
+  // Of each item how many of the other side are in its interval, from their running count in the order of values.
+  std::vector<double> count_intervals(const int32_t* order) const {
     const int64_t n = features_.n, items = features_.items();
-    const int32_t* first = ranks + items;
-    const int32_t* last = ranks + 2 * items;
-    const int64_t highest = *std::max_element(ranks, ranks + items);
+    const int32_t* first = order + items;
+    const int32_t* last = order + 2 * items;
+    const int64_t highest = *std::max_element(order, order + items);
     std::vector<double> counts(items);
     const auto count_side = [&](int64_t begin, int64_t end, int64_t other_begin, int64_t other_end) {
-      std::vector<int64_t> below(highest + 2, 0);  // items of the other side with a rank below r
-      for (int64_t j = other_begin; j < other_end; ++j) ++below[ranks[j] + 1];
+      std::vector<int64_t> below(highest + 2, 0);  // items of the other side below place r
+      for (int64_t j = other_begin; j < other_end; ++j) ++below[order[j] + 1];
       for (int64_t r = 0; r <= highest; ++r) below[r + 1] += below[r];
       for (int64_t i = begin; i < end; ++i) {
         counts[i] = static_cast<double>(below[std::min<int64_t>(last[i], highest) + 1] - below[first[i]]);
@@ -239,9 +238,9 @@ class Workspace {
       count_side(0, n, n, items);
       count_side(n, items, 0, n);
     }
-    for (int64_t i = 0; features_.self_offset && i < n; ++i) {  // an item's rank is in its own interval
+    for (int64_t i = 0; features_.anchor_offset && i < n; ++i) {  // an item is in its own interval
       counts[i] -= 1;
-      if (!features_.self()) counts[n + *features_.self_offset + i] -= 1;
+      if (!features_.self()) counts[n + *features_.anchor_offset + i] -= 1;
     }
     return counts;
   }
@@ -253,33 +252,30 @@ class Workspace {
     return data;
   }
 
-  void expand(const Labels& labels, int64_t k) {
+  void expand(const Attributes& attributes, int64_t k) {
     const int64_t items = features_.items();
-    const auto* ranks = labels.ranks.template const_data_ptr<int32_t>() + 3 * k * items;
+    const int32_t* intervals = attributes.intervals(k);
     for (int64_t i = 0; i < items; ++i) {
-      const int32_t rank = ranks[i], first = ranks[items + i], last = ranks[2 * items + i];
-      STD_TORCH_CHECK(0 <= first && first <= rank && rank <= last, "ranks must be those of label_ranks, got ", first,
-                      " <= ", rank, " <= ", last);
+      const int32_t order = intervals[i], first = intervals[items + i], last = intervals[2 * items + i];
+      STD_TORCH_CHECK(0 <= first && first <= order && order <= last, "intervals must be those of label_intervals, got ",
+                      first, " <= ", order, " <= ", last);
     }
-    LabelSet<T>& set = sets_[k];
+    CpuRelation<T>& set = sets_[k];
     set.relation = Relation::kInterval;
-    set.rank = spread<Index>(ranks, -1);
-    set.first = spread<Index>(ranks + items, 0);
-    set.last = spread<Index>(ranks + 2 * items, -1);  // padding is in no interval, and nothing is in its
-    const Tensor& code = labels.codes[k];
-    if (code.numel() == 0) return;
-    if (code.dim() == 1) {
+    set.order = spread<Index>(intervals, -1);
+    set.first = spread<Index>(intervals + items, 0);
+    set.last = spread<Index>(intervals + 2 * items, -1);  // padding is in no interval, and nothing is in its
+    if (const double* values = attributes.values(k)) {
       set.relation = Relation::kGaussian;
-      const auto* values = code.const_data_ptr<double>();
-      std::vector<double> rest(values, values + items);  // what T cannot hold of them
-      for (double& value : rest) value -= static_cast<T>(value);
+      std::vector<double> value_lo(values, values + items);  // what T cannot hold of them
+      for (double& value : value_lo) value -= static_cast<T>(value);
       set.value = spread<T>(values, 0);
-      set.rest = spread<T>(rest.data(), 0);
-    } else {
+      set.value_lo = spread<T>(value_lo.data(), 0);
+    }
+    if (const int32_t* words = attributes.bits(k)) {
       set.relation = Relation::kOverlap;
-      set.words = code.size(0);
-      auto* bits = per_item<Index>(2 * set.words);
-      const auto* words = code.const_data_ptr<int32_t>();
+      set.words = static_cast<int>(attributes.words[k]);
+      auto* bits = per_item<Index>(2 * int64_t{set.words});
       for (int64_t w = 0; w < 2 * set.words; ++w) {
         for (int64_t i = 0; i < items; ++i) {
           bits[w * batch.items + padded(i)] = static_cast<Index>(static_cast<uint32_t>(words[w * items + i]));
@@ -290,16 +286,16 @@ class Workspace {
   }
 
   void expand_mask(const Tensor& mask) {
-    LabelSet<T>& set = sets_.back();
+    CpuRelation<T>& set = sets_.back();
     set.relation = Relation::kMask;
     set.mask = mask.const_data_ptr<T>();
     set.mask_columns = mask.size(1);
     auto* index = per_item<Index>(1);
     const int64_t column_views = features_.m / mask.size(1);
     // Rows that are columns read the mask as these.
-    const int64_t row_views = features_.self_offset ? column_views : features_.n / mask.size(0);
+    const int64_t row_views = features_.anchor_offset ? column_views : features_.n / mask.size(0);
     for (int64_t i = 0; i < features_.n; ++i) {
-      index[i] = static_cast<Index>((i + features_.self_offset.value_or(0)) / row_views);
+      index[i] = static_cast<Index>((i + features_.anchor_offset.value_or(0)) / row_views);
     }
     for (int64_t j = 0; j < features_.m; ++j) {
       index[batch.column_begin + j] = static_cast<Index>(j / column_views);

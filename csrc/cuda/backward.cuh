@@ -23,8 +23,8 @@ namespace mmcuda {
 
 template <class T>
 struct BackwardJob {
-  const Plan* plan;
-  When when;
+  const DeviceScalars* scalars;
+  ShiftMode shift_mode;
   Side own, other;
   int64_t items;  // L
   int self;
@@ -35,7 +35,7 @@ struct BackwardJob {
   int sums;
   Term sum[2 * kMostSets];
   int sets;
-  RelationArrays<T> set[kMostSets];
+  DeviceRelation<T> set[kMostSets];
   const T* shift;        // [sums, L]
   const T* coefficient;  // [sums, L]
   const T* positive;     // [K, L] of the linear or softplus term; null without one
@@ -48,7 +48,7 @@ struct BackwardJob {
   int64_t d, partial_stride;
   const T* squares;  // whose NaN make NaN
   int64_t rows;
-  int both_ways;
+  int symmetric;
 };
 
 template <class T>
@@ -82,7 +82,7 @@ struct BackwardTile {
   static constexpr int kTile = kWarps * 16 * kM, kColumns = 8 * kN;
   static constexpr int kAccumulators = kFeatures / 8;
   static constexpr int kOwnPanel = kTile * kPanelBytes, kOtherPanel = kColumns * kPanelBytes;
-  // Labels of a tile's columns: coefficients and weights of the positives, then ranks.
+  // Labels of a tile's columns: coefficients and weights of the positives, then orders.
   static constexpr int kStage = kPanels * kOtherPanel + kColumns * (2 * static_cast<int>(sizeof(T)) + 4);
   static constexpr int kShared = kPanels * kOwnPanel + 2 * kStage;
 };
@@ -156,8 +156,8 @@ struct IntervalForces {
 #pragma unroll
     for (int r = 0; r < 2 * kM; ++r) {
       const int i = pairs.item_of_row(r / 2, r % 2);
-      begin[r] = load_global<int32_t>(job.set[0].begin + i);
-      span[r] = load_global<int32_t>(job.set[0].end + i) - begin[r];
+      begin[r] = load_global<int32_t>(job.set[0].first + i);
+      span[r] = load_global<int32_t>(job.set[0].last + i) - begin[r];
       coefficient[r] = load_global<T>(job.coefficient + i);
       positive[r] = load_global<T>(job.positive + i);
     }
@@ -166,18 +166,18 @@ struct IntervalForces {
   template <int kN, int kAccumulators>
   __device__ __forceinline__ void apply(const BackwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
                                         const unsigned char* labels, T (&)[kM][kAccumulators][4]) {
-    const T scale = T(job.plan->scale), shift = T(job.plan->shift) * scale;
+    const T scale = T(job.scalars->scale), shift = T(job.scalars->shift) * scale;
     const T* const c = reinterpret_cast<const T*>(labels) + 2 * (lane_id() & 3);
     const T* const p = c + 8 * kN;
-    const int* const ranks = reinterpret_cast<const int*>(labels + 16 * kN * sizeof(T)) + 2 * (lane_id() & 3);
+    const int* const orders = reinterpret_cast<const int*>(labels + 16 * kN * sizeof(T)) + 2 * (lane_id() & 3);
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
       const Two<T> c_j = load_shared<Two<T>>(c + 8 * n), p_j = load_shared<Two<T>>(p + 8 * n);
-      const int2 rank = load_shared<int2>(ranks + 8 * n);
+      const int2 order = load_shared<int2>(orders + 8 * n);
       for_slice<kM>([&](int m, int v) {
         const int r = 2 * m + v / 2;
         const T e = exp2_of(multiply_add(acc[m][n][v], scale, -shift));
-        const bool related = unsigned((v % 2 ? rank.y : rank.x) - begin[r]) <= unsigned(span[r]);
+        const bool related = unsigned((v % 2 ? order.y : order.x) - begin[r]) <= unsigned(span[r]);
         const T pull = related ? positive[r] + (v % 2 ? p_j.y : p_j.x) : T(0);
         acc[m][n][v] = (coefficient[r] + (v % 2 ? c_j.y : c_j.x)) * e - pull;
       });
@@ -215,7 +215,7 @@ struct AnyForces {
   template <int kN, int kAccumulators>
   __device__ __forceinline__ void apply(const BackwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
                                         const unsigned char*, T (&)[kM][kAccumulators][4]) {
-    const T scale = T(job.plan->scale);
+    const T scale = T(job.scalars->scale);
 #pragma unroll 1
     for (int n = 0; n < kN; ++n) {
       const int j[2] = {pairs.item_of_column(n, 0), pairs.item_of_column(n, 1)};
@@ -290,7 +290,7 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
   using T = typename Math::Accumulator;
   using E = typename Math::Element;
   constexpr int kM = Tile::kM, kN = Tile::kN, kThreads = Tile::kThreads;
-  if (!wanted(job.when, *job.plan)) return;
+  if (!wanted(job.shift_mode, *job.scalars)) return;
 
   MMCUDA_DYNAMIC_SHARED(shared);
   const int thread = static_cast<int>(threadIdx.x), warp_row = warp_id() * 16 * kM;
@@ -328,7 +328,7 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
       };
       copy(0, job.coefficient);
       copy(1, job.positive);
-      cp_async_4(labels + 2 * Tile::kColumns * sizeof(T) + 4 * thread, job.set[0].rank + item, valid);
+      cp_async_4(labels + 2 * Tile::kColumns * sizeof(T) + 4 * thread, job.set[0].order + item, valid);
     }
   };
 
@@ -349,8 +349,8 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
     copy_tile(begin, stage_of(0));
     cp_async_commit();
     for (int tile = begin, s = 0; tile < end; ++tile, s ^= 1) {
-      if (!planted(kMissingWait)) cp_async_wait<planted(kWaitForOneFewer) ? 1 : 0>();
-      if (!planted(kMissingBarrier)) __syncthreads();
+      cp_async_wait<0>();
+      __syncthreads();
       if (tile + 1 < end) copy_tile(tile + 1, stage_of(s ^ 1));
       cp_async_commit();
       T acc[kM][kN][4];
@@ -390,14 +390,14 @@ __global__ void __launch_bounds__(TileOf<Math, kPanels, Forces>::kThreads, 1)
   forces.finish(job, pairs, first_panel * Math::kPanel, gradient);
 
   // The lane's rows, runs of neighbouring features
-  const T unit = T(1 / job.plan->gradient_unit);
+  const T unit = T(1 / job.scalars->gradient_unit);
   const int64_t limit = job.partial ? job.partial_stride : job.d;
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
     const int i = pairs.row_of(r / 2, r % 2);
     const bool exists = i < pairs.rows;
-    const bool bad =
-        exists && !job.partial && gradient_poisoned(*job.plan, job.squares, job.rows, job.own.first + i, job.both_ways);
+    const bool bad = exists && !job.partial &&
+                     gradient_nonfinite(*job.scalars, job.squares, job.rows, job.own.first + i, job.symmetric);
 #pragma unroll
     for (int group = 0; group < kPanels * Math::kGroups; ++group) {
       Math::for_each_run(&gradient[r / 2][group * Math::kGroup], group % Math::kGroups, r % 2,
@@ -426,7 +426,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
     const int64_t i = c / job.d, k = c % job.d;
     T sum = 0;
     for (int s = 0; s < splits; ++s) sum += job.partial[(s * int64_t{job.own.count} + i) * job.partial_stride + k];
-    const bool bad = gradient_poisoned(*job.plan, job.squares, job.rows, job.own.first + i, job.both_ways);
+    const bool bad = gradient_nonfinite(*job.scalars, job.squares, job.rows, job.own.first + i, job.symmetric);
     static_cast<E*>(job.gradient)[c] = narrow<E>(bad ? T(NAN) : sum);
   }
 }

@@ -1,4 +1,4 @@
-// What the kernels read: sides, label sets, terms, per-item arrays. The maths is in ../contrastive.h.
+// What the kernels read: sides, attributes, terms, per-item arrays. The maths is in ../contrastive.h.
 //
 // Items are the rows and, in cross-contrast, the columns behind them: L = N or N + M. Arrays "per item" have one value
 // for each, in that order, without padding. Anchors are the first A of them: N, or both ways N + M.
@@ -25,24 +25,11 @@ struct Side {
   int first;  // item of row 0
 };
 
-// How the items of a label set are related; see contrastive.h. Arrays are per item.
 template <class T>
-struct RelationArrays {
-  Relation relation;
-  int words;             // kOverlap
-  const int32_t* rank;   // all but kMask
-  const int32_t* begin;  // j is in the interval of i where begin_i <= rank_j <= end_i
-  const int32_t* end;
-  const T* value;       // kGaussian: the value is this
-  const T* rest;        //   and what T cannot hold of it
-  const int32_t* bits;  // kOverlap: [words, 2, items]
-  const T* mask;        // kMask: [.., mask_columns]
-  int64_t mask_columns;
-  const int32_t* mask_index;  // row or column of the mask that an item belongs to
-};
+using DeviceRelation = RelationData<T, int32_t>;
 
 // What a kernel before found out about the features, so that nobody has to ask the device.
-struct Plan {
+struct DeviceScalars {
   double temperature;
   double shift;          // no dot product is larger; NaN and infinite features aside
   double scale;          // log2(e) / temperature
@@ -52,11 +39,11 @@ struct Plan {
   int overflow;  // logits do
 };
 
-// A kernel may be launched for one of two kinds of plans and then returns at once from the other.
-enum class When { kAlways, kConstantShift, kOwnShifts };
+// A kernel may be launched for one of two kinds of shifts; it then returns at once where the scalars say the other.
+enum class ShiftMode { kAlways, kConstantShift, kOwnShifts };
 
-__device__ __forceinline__ bool wanted(When when, const Plan& plan) {
-  return when == When::kAlways || (when == When::kConstantShift) == (plan.constant_shift != 0);
+__device__ __forceinline__ bool wanted(ShiftMode mode, const DeviceScalars& scalars) {
+  return mode == ShiftMode::kAlways || (mode == ShiftMode::kConstantShift) == (scalars.constant_shift != 0);
 }
 
 // The pair of row i and column i + distance is no pair; kNoSelf where every pair is one.
@@ -86,8 +73,8 @@ template <class T>
 struct MarginArguments {
   T margin;
   T weights[kMostSets];
-  const T* squares;   // per item
-  const T* upstream;  // per item, backward: incoming gradient, 0 of columns
+  const T* squares;      // per item
+  const T* grad_output;  // per item, backward: incoming gradient, 0 of columns
 };
 
 template <class T>

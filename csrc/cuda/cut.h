@@ -9,16 +9,16 @@
 
 namespace mmcuda {
 
-struct Supers {
-  int rows, columns;  // how many super-blocks along each side
+struct MacroTiles {
+  int rows, columns;  // how many macro tiles along each side
 };
 
 // Super-blocks of the forward: about four a multiprocessor, or one a tile, and not many more than that, since each item
 // has as many slots for sums as there are in a row. Of these numbers, the one whose blocks fill the device best.
-inline Supers forward_supers(int row_tiles, int column_tiles, bool self, int multiprocessors) {
+inline MacroTiles forward_macro_tiles(int row_tiles, int column_tiles, bool self, int multiprocessors) {
   const double wanted = 4. * multiprocessors;
-  const auto size = [](int tiles, int supers) { return int64_t{(tiles + supers - 1) / supers}; };
-  Supers best{1, 1};
+  const auto size = [](int tiles, int macro_tiles) { return int64_t{(tiles + macro_tiles - 1) / macro_tiles}; };
+  MacroTiles best{1, 1};
   int64_t least = INT64_MAX;
   const auto consider = [&](int rows, int columns) {
     const int64_t blocks = self ? int64_t{rows} * (rows + 1) / 2 : int64_t{rows} * columns;

@@ -1,11 +1,11 @@
 // Sums over all pairs, for every row and every column: the passes of the forward.
 //
 // The tiles of S = X Y^T form a rectangle or, in self-contrast, the triangle J >= I: there S is symmetric, and a tile's
-// column sums are those of the rows J. A thread block owns one super-block of tiles and leaves the sums of its rows and
+// column sums are those of the rows J. A thread block owns one macro tile and leaves the sums of its rows and
 // of its columns in slots of `partial` that nobody else writes; reduce.cuh adds the slots in their order. So there are
 // no atomics, results are the same in every run, and memory is O(slots * items).
 //
-//   super-block (P, Q)      strips of columns, kept short so that their sums fit shared memory
+//   macro tile (P, Q)      strips of columns, kept short so that their sums fit shared memory
 //   +--------+--------+
 //   | 1  2  3| 7  8  9|     order of tiles: strip by strip, row by row, from left to right
 //   | 4  5  6|10 11 12|
@@ -25,8 +25,8 @@ namespace mmcuda {
 
 template <class T>
 struct ForwardJob {
-  const Plan* plan;
-  When when;
+  const DeviceScalars* scalars;
+  ShiftMode shift_mode;
   Side row, column;    // one and the same in self-contrast
   int64_t items;       // L
   int64_t anchors;     // A
@@ -36,13 +36,13 @@ struct ForwardJob {
   int panels;          // of D; 0 where dot products are not needed
   int resident;        // the panels of the rows stay in shared memory
   int row_tiles, column_tiles;
-  int row_supers, column_supers;  // super-blocks along rows and columns
-  int strip;                      // tiles
-  int maximum;                    // terms are maxima
+  int row_macro_tiles, column_macro_tiles;  // macro tiles along rows and columns
+  int strip;                                // tiles
+  int maximum;                              // terms are maxima
   int terms;
   Term term[kMaxTerms];
   int sets;
-  RelationArrays<T> set[kMostSets];
+  DeviceRelation<T> set[kMostSets];
   const T* shift;  // [sums] of [A], `shift_stride` apart
   int64_t shift_stride;
   const T* log_sum;  // [K, A] log2 E_ki
@@ -59,11 +59,11 @@ struct ForwardTile {
   static constexpr int kM = sizeof(T) == 4 ? 4 : 2, kTile = kWarpRows * 16 * kM;
   static constexpr int kN = kTile / (kWarpColumns * 8);
   static constexpr int kPanelSize = kTile * kPanelBytes;
-  static constexpr int kLabelSize = kTile * 4;  // ranks of the columns, begins and ends of the rows
+  static constexpr int kLabelSize = kTile * 4;  // orders of the columns, begins and ends of the rows
 };
 
 // Shared memory, in bytes: the rows' panels if they stay; two stages of a panel of the columns, one of the rows if they
-// do not, and ranks; labels of the rows; sums.
+// do not, and orders; labels of the rows; sums.
 template <class Tile>
 struct ForwardShared {
   int stage_size, stages, row_labels, row_sums, column_sums, size;
@@ -79,8 +79,8 @@ struct ForwardShared {
   }
 };
 
-// The tiles of a super-block in their order.
-struct Walk {
+// The tiles of a macro tile in their order.
+struct TileIterator {
   int row_begin, row_end, column_end, strip;
   bool triangle;
   int strip_begin, i, j;
@@ -147,10 +147,7 @@ struct WarpSums {
     for (int c = 0; c < kColumns / 4; ++c) quarter[c] = exchange(half[2 * c], half[2 * c + 1], g & 2, 8);
 #pragma unroll
     for (int last = 0; last < kLast; ++last) {
-      T total = 0;
-      if (!planted(kDivergentCollective) || lane < 16) {
-        total = exchange(quarter[2 * last], quarter[(2 * last + 1) % (kColumns / 4)], g & 4, 16);
-      }
+      const T total = exchange(quarter[2 * last], quarter[(2 * last + 1) % (kColumns / 4)], g & 4, 16);
       const int c = 8 * last + g % kColumns;  // with four columns two lanes have the same total
       T* const sum = column + term * column_stride + 8 * (c / 2) + 2 * (lane & 3) + c % 2;
       if (kColumns > 4 || g < 4) *sum = combine(*sum, total);
@@ -166,19 +163,19 @@ struct WarpSums {
 
 // ---- the two epilogues
 
-// One label set of intervals, its positives outside the logarithm, the denominator all pairs, one constant shift: terms
+// One attribute of intervals, its positives outside the logarithm, the denominator all pairs, one constant shift: terms
 // are sum_j exp(..) and sum_j r_ij x_i.y_j. One exponential serves row and column.
 struct IntervalSums {
   static constexpr bool kLabels = true;  // in shared memory
   static constexpr int kBlocksPerSm = 2;
 
-  // ranks of the lane's columns 8 n + 2t from `ranks` on; intervals of its rows 8 r + g
+  // orders of the lane's columns 8 n + 2t from `orders` on; intervals of its rows 8 r + g
   template <class Math, class T, int kM, int kN>
   static __device__ __forceinline__ void add(const ForwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
-                                             const WarpSums<T>& sums, const int* ranks, const int* begins,
+                                             const WarpSums<T>& sums, const int* orders, const int* begins,
                                              const int* ends) {
     exclude(acc, pairs, lowest<T>());  // exp is 0 there
-    const T scale = T(job.plan->scale), shift = T(job.plan->shift) * scale;
+    const T scale = T(job.scalars->scale), shift = T(job.scalars->shift) * scale;
     T of_row[2 * kM] = {}, of_column[2 * kN] = {};
 #pragma unroll
     for (int m = 0; m < kM; ++m) {
@@ -201,10 +198,10 @@ struct IntervalSums {
       of_row[2 * m] = of_row[2 * m + 1] = 0;
 #pragma unroll
       for (int n = 0; n < kN; ++n) {
-        const int2 rank = load_shared<int2>(ranks + 8 * n);
+        const int2 order = load_shared<int2>(orders + 8 * n);
 #pragma unroll
         for (int v = 0; v < 4; ++v) {
-          const bool related = unsigned((v % 2 ? rank.y : rank.x) - begin[v / 2]) <= unsigned(span[v / 2]);
+          const bool related = unsigned((v % 2 ? order.y : order.x) - begin[v / 2]) <= unsigned(span[v / 2]);
           const T linear = related ? acc[m][n][v] : T(0);
           of_row[2 * m + v / 2] += linear;
           of_column[2 * n + v % 2] += linear;
@@ -235,7 +232,7 @@ struct AnySums {
   template <class Math, class T, int kM, int kN>
   static __device__ __forceinline__ void add(const ForwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
                                              const WarpSums<T>& sums, const int*, const int*, const int*) {
-    const T scale = T(job.plan->scale);
+    const T scale = T(job.scalars->scale);
     for (int t = 0; t < job.terms; ++t) {
       const Term term = job.term[t];
       const bool shifted = term.function == Function::kExponential || term.function == Function::kSoftplus ||
@@ -353,28 +350,30 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
   using Tile = ForwardTileOf<Math, Epilogue>;
   using T = typename Math::Accumulator;
   constexpr int kM = Tile::kM, kN = Tile::kN, kTile = Tile::kTile;
-  if (!wanted(job.when, *job.plan)) return;
+  if (!wanted(job.shift_mode, *job.scalars)) return;
 
   MMCUDA_DYNAMIC_SHARED(shared);
   const ForwardShared<Tile> at(job.panels, job.resident, job.terms, job.strip);
   const int thread = static_cast<int>(threadIdx.x);
   const int warp_row = warp_id() / Tile::kWarpColumns, warp_column = warp_id() % Tile::kWarpColumns;
 
-  int p = 0, q = static_cast<int>(blockIdx.x);  // super-block
+  int p = 0, q = static_cast<int>(blockIdx.x);  // macro tile
   if (job.self) {
-    for (; q >= job.row_supers - p; ++p) q -= job.row_supers - p;
+    for (; q >= job.row_macro_tiles - p; ++p) q -= job.row_macro_tiles - p;
     q += p;
   } else {
-    p = q / job.column_supers;
-    q %= job.column_supers;
+    p = q / job.column_macro_tiles;
+    q %= job.column_macro_tiles;
   }
   const bool triangle = job.self && p == q;
-  const auto border = [](int tiles, int supers, int s) { return static_cast<int>(int64_t{tiles} * s / supers); };
-  Walk walk;
-  walk.row_begin = walk.i = border(job.row_tiles, job.row_supers, p);
-  walk.row_end = border(job.row_tiles, job.row_supers, p + 1);
-  walk.strip_begin = walk.j = border(job.column_tiles, job.column_supers, q);
-  walk.column_end = border(job.column_tiles, job.column_supers, q + 1);
+  const auto border = [](int tiles, int macro_tiles, int s) {
+    return static_cast<int>(int64_t{tiles} * s / macro_tiles);
+  };
+  TileIterator walk;
+  walk.row_begin = walk.i = border(job.row_tiles, job.row_macro_tiles, p);
+  walk.row_end = border(job.row_tiles, job.row_macro_tiles, p + 1);
+  walk.strip_begin = walk.j = border(job.column_tiles, job.column_macro_tiles, q);
+  walk.column_end = border(job.column_tiles, job.column_macro_tiles, q + 1);
   walk.strip = job.strip;
   walk.triangle = triangle;
   const int first_strip = walk.strip_begin;
@@ -384,7 +383,7 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
   T* const row_sums = reinterpret_cast<T*>(shared + at.row_sums);          // [warp columns, terms, kTile]
   T* const column_sums = reinterpret_cast<T*>(shared + at.column_sums);    // [warp rows, terms, strip * kTile]
   int* const row_labels = reinterpret_cast<int*>(shared + at.row_labels);  // [2, kTile]: begins, ends
-  for (int s = planted(kSharedRace) ? 0 : thread; s < Tile::kWarpColumns * job.terms * kTile; s += Tile::kThreads) {
+  for (int s = thread; s < Tile::kWarpColumns * job.terms * kTile; s += Tile::kThreads) {
     row_sums[s] = combine.template neutral<T>();
   }
   for (int s = thread; s < Tile::kWarpRows * job.terms * column_stride; s += Tile::kThreads) {
@@ -407,19 +406,19 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
       }
     }
   };
-  const auto flush_rows = [&](const Walk& w) {
+  const auto flush_rows = [&](const TileIterator& w) {
     const bool first = triangle ? w.strip_begin <= w.i : w.strip_begin == first_strip;
     flush(row_sums, Tile::kWarpColumns, kTile, job.row.first + w.i * kTile, job.row.count - w.i * kTile, q, first);
   };
-  const auto flush_columns = [&](const Walk& w) {
+  const auto flush_columns = [&](const TileIterator& w) {
     if (!job.serves_columns) return;
     const int begin = w.strip_begin * kTile, end = min(w.strip_end() * kTile, job.column.count);
     flush(column_sums, Tile::kWarpRows, column_stride, job.column.first + begin, end - begin,
-          triangle ? job.row_supers : p, true);
+          triangle ? job.row_macro_tiles : p, true);
   };
 
   // The next panel of the next tile goes into `stage`.
-  Walk load = walk;
+  TileIterator load = walk;
   int load_panel = 0;
   const auto fill = [&](int stage) {
     if (!load.done()) {
@@ -433,7 +432,7 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
         const int j = load.j * kTile + thread;
         if (Epilogue::kLabels && thread < kTile) {
           const bool valid = j < job.column.count;
-          cp_async_4(to + Tile::kPanelSize + 4 * thread, job.set[0].rank + (valid ? job.column.first + j : 0), valid);
+          cp_async_4(to + Tile::kPanelSize + 4 * thread, job.set[0].order + (valid ? job.column.first + j : 0), valid);
         }
         load_panel = 0;
         load.next();
@@ -442,7 +441,7 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
     cp_async_commit();
   };
   // Tiles of another row: everybody is done with those of the last one.
-  Walk before = walk;
+  TileIterator before = walk;
   bool started = false;
   const auto begin_row = [&]() {
     __syncthreads();
@@ -457,8 +456,8 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
     }
     if (Epilogue::kLabels && thread < kTile) {
       const int item = job.row.first + min(walk.i * kTile + thread, job.row.count - 1);
-      cp_async_4(row_labels + thread, job.set[0].begin + item, true);
-      cp_async_4(row_labels + kTile + thread, job.set[0].end + item, true);
+      cp_async_4(row_labels + thread, job.set[0].first + item, true);
+      cp_async_4(row_labels + kTile + thread, job.set[0].last + item, true);
     }
     cp_async_commit();
     cp_async_wait<0>();
@@ -473,8 +472,8 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
     clear(acc);
     const unsigned char* y = shared;
     for (int panel = 0; panel < job.panels; ++panel) {
-      if (!planted(kMissingWait)) cp_async_wait<planted(kWaitForOneFewer) ? 1 : 0>();
-      if (!planted(kMissingBarrier)) __syncthreads();
+      cp_async_wait<0>();
+      __syncthreads();
       fill(stage ^ 1);
       const unsigned char* const staged = shared + at.stages + stage * at.stage_size;
       const unsigned char* const x = job.resident ? shared + panel * Tile::kPanelSize : staged;
@@ -491,11 +490,11 @@ __global__ void __launch_bounds__(ForwardTileOf<Math, Epilogue>::kThreads,
         column_sums + warp_row * job.terms * column_stride + (walk.j - walk.strip_begin) * kTile + warp_column * 8 * kN;
     sums.row_stride = kTile;
     sums.column_stride = column_stride;
-    sums.columns = job.serves_columns && !(planted(kMirroredTile) ? false : diagonal);
+    sums.columns = job.serves_columns && !diagonal;
     sums.combine = combine;
-    const int* const ranks = reinterpret_cast<const int*>(y + Tile::kPanelSize) + warp_column * 8 * kN;
+    const int* const orders = reinterpret_cast<const int*>(y + Tile::kPanelSize) + warp_column * 8 * kN;
     const int g = lane_id() >> 2, t = lane_id() & 3;
-    Epilogue::template add<Math>(job, acc, pairs, sums, ranks + 2 * t, row_labels + warp_row * 16 * kM + g,
+    Epilogue::template add<Math>(job, acc, pairs, sums, orders + 2 * t, row_labels + warp_row * 16 * kM + g,
                                  row_labels + kTile + warp_row * 16 * kM + g);
   }
   __syncthreads();

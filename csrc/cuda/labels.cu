@@ -1,4 +1,4 @@
-// Sorted label values to rank intervals, one thread a sample. See ../contrastive.h.
+// Sorted label values to intervals of their order, one thread a sample. See ../contrastive.h.
 
 #include "labels.h"
 #include "mma.cuh"
@@ -18,16 +18,16 @@ __device__ __forceinline__ bool near(V a, V b, V tolerance) {
   return a == b || (tolerance > 0 && b - a <= tolerance);
 }
 
-// sorted [samples] values, order [samples] whose they are -> ranks [3, samples * views]: rank, first, last. The rank is
-// the place in the order. A missing value is near no other, wherever it was sorted to.
+// sorted [samples] values, sample_of [samples] whose they are -> intervals [3, samples * views]: order, first, last.
+// The order is the place among the sorted values. A missing value is near no other, wherever it was sorted to.
 template <class V>
 __global__ void __launch_bounds__(kLabelThreads)
-    intervals_kernel(const V* sorted, const int64_t* order, int64_t samples, int64_t views, V tolerance,
-                     int32_t* ranks) {
-  const int64_t rank = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (rank >= samples) return;
-  const V value = sorted[rank];
-  int64_t first = rank, last = rank;
+    intervals_kernel(const V* sorted, const int64_t* sample_of, int64_t samples, int64_t views, V tolerance,
+                     int32_t* intervals) {
+  const int64_t order = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (order >= samples) return;
+  const V value = sorted[order];
+  int64_t first = order, last = order;
   if (!is_missing(value)) {
     for (int64_t below = -1; first - below > 1;) {  // sorted[below] is not near, sorted[first] is
       const int64_t middle = (below + first) / 2;
@@ -39,21 +39,21 @@ __global__ void __launch_bounds__(kLabelThreads)
     }
   }
   const int64_t items = samples * views;
-  for (int64_t item = order[rank] * views; item < (order[rank] + 1) * views; ++item) {
-    ranks[item] = static_cast<int32_t>(rank);
-    ranks[items + item] = static_cast<int32_t>(first);
-    ranks[2 * items + item] = static_cast<int32_t>(last);
+  for (int64_t item = sample_of[order] * views; item < (sample_of[order] + 1) * views; ++item) {
+    intervals[item] = static_cast<int32_t>(order);
+    intervals[items + item] = static_cast<int32_t>(first);
+    intervals[2 * items + item] = static_cast<int32_t>(last);
   }
 }
 
 }  // namespace
 
 template <class V>
-const char* label_intervals(const V* sorted, const int64_t* order, int64_t samples, int64_t views, V tolerance,
-                            int32_t* ranks, void* stream) {
+const char* label_intervals(const V* sorted, const int64_t* sample_of, int64_t samples, int64_t views, V tolerance,
+                            int32_t* intervals, void* stream) {
   const auto blocks = static_cast<unsigned>((samples + kLabelThreads - 1) / kLabelThreads);
-  return launch<intervals_kernel<V>>(dim3(blocks), kLabelThreads, 0, stream, sorted, order, samples, views, tolerance,
-                                     ranks);
+  return launch<intervals_kernel<V>>(dim3(blocks), kLabelThreads, 0, stream, sorted, sample_of, samples, views,
+                                     tolerance, intervals);
 }
 
 template const char* label_intervals(const int64_t*, const int64_t*, int64_t, int64_t, int64_t, int32_t*, void*);

@@ -1,4 +1,4 @@
-// Label values to rank intervals on device memory, without torch.
+// Label values to intervals of their order on device memory, without torch.
 
 #pragma once
 
@@ -6,10 +6,10 @@
 
 namespace mmcuda {
 
-// sorted [samples] values, order [samples] whose they are -> ranks [3, samples * views]: rank, first, last. For int64
-// (-1 = missing, tolerance 0) and double (not finite = missing). Returns null or the text of an error.
+// sorted [samples] values, sample_of [samples] whose they are -> intervals [3, samples * views]: order, first, last.
+// For int64 (-1 = missing, tolerance 0) and double (not finite = missing). Returns null or the text of an error.
 template <class V>
-const char* label_intervals(const V* sorted, const int64_t* order, int64_t samples, int64_t views, V tolerance,
-                            int32_t* ranks, void* stream);
+const char* label_intervals(const V* sorted, const int64_t* sample_of, int64_t samples, int64_t views, V tolerance,
+                            int32_t* intervals, void* stream);
 
 }  // namespace mmcuda

@@ -1,4 +1,4 @@
-// Label values to rank intervals (see ../contrastive.h) on the device: a sort per label set and a kernel.
+// Label values to intervals (see ../contrastive.h) on the device: a sort per attribute and a kernel.
 
 #include <torch/csrc/stable/library.h>
 
@@ -22,17 +22,17 @@ std::pair<Tensor, Tensor> sort(const Tensor& values) {
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
 }
 
-Tensor label_ranks_cuda(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
+Tensor label_intervals_cuda(const std::vector<Tensor>& labels, const std::vector<double>& tolerances, int64_t views) {
   check_labels(labels, tolerances, views);
   const Device device(labels[0]);
   const int64_t samples = labels[0].numel(), items = samples * views;
-  Tensor ranks = device.empty({static_cast<int64_t>(labels.size()), 3, items}, ScalarType::Int);
-  auto* out = ranks.mutable_data_ptr<int32_t>();
+  Tensor result = device.empty({static_cast<int64_t>(labels.size()), 3, items}, ScalarType::Int);
+  auto* out = result.mutable_data_ptr<int32_t>();
   for (size_t k = 0; samples > 0 && k < labels.size(); ++k, out += 3 * items) {
-    const auto [sorted, order] = sort(labels[k]);
+    const auto [sorted, sample_of] = sort(labels[k]);
     const auto intervals = [&]<class V>(V tolerance) {
-      check(label_intervals(sorted.const_data_ptr<V>(), order.const_data_ptr<int64_t>(), samples, views, tolerance, out,
-                            device.stream()));
+      check(label_intervals(sorted.const_data_ptr<V>(), sample_of.const_data_ptr<int64_t>(), samples, views, tolerance,
+                            out, device.stream()));
     };
     if (sorted.scalar_type() == ScalarType::Long) {
       intervals(int64_t{0});
@@ -40,10 +40,10 @@ Tensor label_ranks_cuda(const std::vector<Tensor>& labels, const std::vector<dou
       intervals(tolerances[k]);
     }
   }
-  return ranks;
+  return result;
 }
 
 }  // namespace
 }  // namespace mmcuda
 
-MMCUDA_DEVICE_LIBRARY(m) { m.impl("label_ranks", TORCH_BOX(&mmcuda::label_ranks_cuda)); }
+MMCUDA_DEVICE_LIBRARY(m) { m.impl("label_intervals", TORCH_BOX(&mmcuda::label_intervals_cuda)); }

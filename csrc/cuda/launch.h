@@ -9,11 +9,12 @@
 #include <cstdint>
 
 #include "../contrastive.h"
+#include "../loss_family.h"
 #include "limits.h"
 
 namespace mmcuda {
 
-// T, the dtype of losses, statistics and masks, is double for kFloat64 and else float.
+// T, the dtype of losses, saved_lse and masks, is double for kFloat64 and else float.
 enum class Dtype {
   kBfloat16,
   kFloat16,
@@ -22,21 +23,21 @@ enum class Dtype {
   kFloat64
 };
 
-// A label set over L items: the rows and, in cross-contrast, the columns behind them.
+// An attribute over L items: the rows and, in cross-contrast, the columns behind them.
 struct LabelInput {
-  const int32_t* ranks;  // [3, L] rank, begin and end of the interval; null for the mask
-  const double* values;  // kGaussian: [L]
-  const int32_t* bits;   // kOverlap: [words, 2, L]
+  const int32_t* intervals;  // [3, L] order, begin and end of the interval; null for the mask
+  const double* values;      // kGaussian: [L]
+  const int32_t* bits;       // kOverlap: [words, 2, L]
   int64_t words;
 };
 
 struct Inputs {
   Dtype dtype;
-  const void* rows;     // [N, D]
-  const void* columns;  // [M, D]; null in self-contrast
-  int64_t n, m, d;      // M = N in self-contrast
-  int64_t self_offset;  // row i is column i + self_offset; 0 in self-contrast; -1: no row is a column
-  int sets;             // K, with the mask, which is the last
+  const void* rows;       // [N, D]
+  const void* columns;    // [M, D]; null in self-contrast
+  int64_t n, m, d;        // M = N in self-contrast
+  int64_t anchor_offset;  // row i is column i + anchor_offset; 0 in self-contrast; -1: no row is a column
+  int sets;               // K, with the mask, which is the last
   LabelInput labels[kMostSets];
   double weights[kMostSets];
   const void* mask;  // [mask_rows, mask_columns] of T, or null
@@ -55,12 +56,11 @@ struct ContrastiveSettings {
   const void* temperature;  // one number
   bool double_temperature;  // a double, else a float
   bool inside;              // positives inside the logarithm
-  bool all, one_positive;   // denominator; neither: negatives
-  bool both_ways;           // columns are anchors, too: A = N + M
+  bool all, sincere;        // denominator; neither: negatives
+  bool symmetric;           // columns are anchors as well: A = N + M
   Reduction reduction;      // of the losses, to one number
 
-  int sums(int sets) const { return (all ? 1 : sets) + (inside ? sets : 0); }
-  int statistics(int sets) const { return 2 * sums(sets) + (one_positive ? sets : 0); }
+  LossFamily family(int sets) const { return {sets, all, sincere, inside, symmetric}; }
 };
 
 // Bytes; the pointers in `inputs` need not be set, but columns and mask must be null or not, and rows, columns and
@@ -70,15 +70,16 @@ size_t contrastive_backward_workspace(const Inputs& inputs, const ContrastiveSet
 size_t pair_margin_forward_workspace(const Inputs& inputs);
 size_t pair_margin_backward_workspace(const Inputs& inputs);
 
-// losses [A], or reduced [1], statistics [S, A], totals [K, A]
+// losses [A], or reduced [1], saved_lse [S, A], positive_counts [K, A]
 const char* contrastive_forward(const Inputs& inputs, const ContrastiveSettings& settings, void* losses,
-                                void* statistics, double* totals);
+                                void* saved_lse, double* positive_counts);
 // grad_losses as the losses -> grad_rows [N, D], grad_columns [M, D], each null if not wanted
 const char* contrastive_backward(const Inputs& inputs, const ContrastiveSettings& settings, const void* grad_losses,
-                                 const void* statistics, const double* totals, void* grad_rows, void* grad_columns);
+                                 const void* saved_lse, const double* positive_counts, void* grad_rows,
+                                 void* grad_columns);
 
-// losses [N], means over the columns, totals [K, N]
-const char* pair_margin_forward(const Inputs& inputs, double margin, void* losses, double* totals);
+// losses [N], means over the columns, positive_counts [K, N]
+const char* pair_margin_forward(const Inputs& inputs, double margin, void* losses, double* positive_counts);
 const char* pair_margin_backward(const Inputs& inputs, double margin, const void* grad_losses, void* grad_rows,
                                  void* grad_columns);
 

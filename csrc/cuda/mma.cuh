@@ -29,40 +29,7 @@
 #include "../simt/simt.h"
 #endif
 
-#ifndef MMCUDA_PLANT
-#define MMCUDA_PLANT 0
-#endif
-
 namespace mmcuda {
-
-// ---- planted bugs: -DMMCUDA_PLANT=n compiles number n into the kernels, so that tests can show that it would be seen
-
-enum Bug {
-  kMissingBarrier = 1,       // a stage is filled anew while other warps still read it
-  kMissingWait = 2,          // a stage is read while its copies are under way
-  kWaitForOneFewer = 3,      // the wait leaves one group too many pending
-  kWrongFragmentColumn = 4,  // an element of a fragment is taken for its neighbour
-  kSwizzleMismatch = 5,      // written with one permutation of the chunks, read with another
-  kMisalignedRow = 6,        // a vector access that is not aligned
-  kUnmaskedTail = 7,         // columns behind the last one are counted
-  kDivergentCollective = 8,  // half a warp takes part in a collective that names the whole warp
-  kOutOfBoundsRow = 9,       // the row behind the last one is read
-  kSharedRace = 10,          // two warps write one word without a barrier between them: the same value, so only a race
-  kMirroredTile = 11,        // the sums of a symmetric tile go to its rows where they belong to its columns
-  kMissingWarpBarrier = 12,  // lanes read what other lanes of the warp wrote, without a __syncwarp between
-  kGlobalRace = 13,          // two blocks write one word
-  kEarlyReturn = 14,         // threads without work return before a barrier
-  kSharedOverflow = 15,      // the launch asks for too little shared memory
-  kMaskWithoutCaller = 16,   // a collective's mask lacks a lane that calls it
-  kShuffleOutside = 17,      // a shuffle reads a lane outside its mask
-  kWriteBehindEnd = 18,      // a plain store behind the end of shared memory
-};
-
-#ifdef MMCUDA_SIMT
-constexpr bool planted(Bug bug) { return bug == MMCUDA_PLANT; }
-#else
-__host__ __device__ constexpr bool planted(Bug bug) { return bug == MMCUDA_PLANT; }
-#endif
 
 // ---- element types
 

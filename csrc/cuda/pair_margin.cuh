@@ -112,12 +112,12 @@ struct MarginForces {
   template <int kN, int kAccumulators>
   __device__ __forceinline__ void apply(const BackwardJob<T>& job, T (&acc)[kM][kN][4], const TilePairs<kM>& pairs,
                                         const unsigned char*, T (&gradient)[kM][kAccumulators][4]) {
-    const T unit = T(job.plan->gradient_unit), margin = job.margin.margin;
+    const T unit = T(job.scalars->gradient_unit), margin = job.margin.margin;
 #pragma unroll 1
     for (int n = 0; n < kN; ++n) {
       const MarginSlice<T, kM> slice(job, job.sets, pairs, n, job.swapped, [&](int m, int v) { return acc[m][0][v]; });
-      const T g_j[2] = {load_global<T>(job.margin.upstream + pairs.item_of_column(n, 0)),
-                        load_global<T>(job.margin.upstream + pairs.item_of_column(n, 1))};
+      const T g_j[2] = {load_global<T>(job.margin.grad_output + pairs.item_of_column(n, 0)),
+                        load_global<T>(job.margin.grad_output + pairs.item_of_column(n, 1))};
       T force[kM][4];      // B
       unsigned alone = 0;  // bit 4 m + v
       for_slice<kM>([&](int m, int v) {
@@ -130,9 +130,9 @@ struct MarginForces {
         // Of two equal points the distance has no direction: no force.
         const T distance = square_root(square);
         const T push = square > 0 && distance < margin ? (margin - distance) / distance : T(0);
-        const T upstream = load_global<T>(job.margin.upstream + pairs.item_of_row(m, v / 2)) + g_j[v % 2];
+        const T grad_output = load_global<T>(job.margin.grad_output + pairs.item_of_row(m, v / 2)) + g_j[v % 2];
         const T related = slice.related[m][v];
-        force[m][v] = exists ? upstream * unit * (related - (slice.all - related) * push) : T(0);
+        force[m][v] = exists ? grad_output * unit * (related - (slice.all - related) * push) : T(0);
       });
       __syncwarp();  // near pairs have parted the lanes; the shuffles and products behind need the whole warp
       if constexpr (kAlone) add_alone(job, pairs, n, alone, force, gradient);

@@ -1,4 +1,4 @@
-// What both losses share: the workspace, sides, label sets and plan of a call, and the passes over its pairs.
+// What both losses share: the workspace, sides, attributes and scalars of a call, and the passes over its pairs.
 
 #pragma once
 
@@ -15,8 +15,8 @@ namespace mmcuda {
 // The kernels of one call. Without a stream of launches it only measures: the same code takes the same workspace.
 class Call {
  public:
-  Call(const Inputs& inputs, bool measure)
-      : workspace_(static_cast<char*>(inputs.workspace)), stream_(inputs.stream), measure_(measure) {}
+  Call(const Inputs& inputs, bool measure, const char* error)
+      : workspace_(static_cast<char*>(inputs.workspace)), stream_(inputs.stream), measure_(measure), error_(error) {}
 
   template <class V>
   V* take(int64_t count) {
@@ -48,13 +48,13 @@ class Call {
   void* stream_;
   bool measure_;
   size_t used_ = 0;
-  const char* error_ = nullptr;
+  const char* error_;
 };
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 inline int tiles_of(int64_t count, int tile) { return static_cast<int>((count + tile - 1) / tile); }
 
-// What both losses share: sides, label sets, plan, the passes over pairs.
+// What both losses share: sides, attributes, scalars, the passes over pairs.
 template <class Math>
 class Pass {
  public:
@@ -67,25 +67,25 @@ class Pass {
     column_ = self_ ? row_ : side(in_.columns, in_.m, in_.n);
     panels_ = static_cast<int>((row_.bytes + kPanelBytes - 1) / kPanelBytes);
     squares_ = call_.template take<T>(items_);
-    plan_ = call_.template take<Plan>(1);
+    scalars_ = call_.template take<DeviceScalars>(1);
     call_.launch_if([&] { return Tiles<Math>::squares(row_, column_, items_, squares_, call_.stream()); });
     encode_labels();
-    supers_ = forward_supers(tiles_of(in_.n, kTile), tiles_of(in_.m, kTile), self_, multiprocessors());
+    macro_tiles_ = forward_macro_tiles(tiles_of(in_.n, kTile), tiles_of(in_.m, kTile), self_, multiprocessors());
   }
 
   const T* squares() const { return squares_; }
-  const Plan* plan() const { return plan_; }
-  const RelationArrays<T>* sets() const { return set_; }
+  const DeviceScalars* scalars() const { return scalars_; }
+  const DeviceRelation<T>* sets() const { return set_; }
   int64_t items() const { return items_; }
   int slots() const { return std::max(row_slots(), column_slots()); }
-  int row_slots() const { return self_ ? supers_.rows + 1 : supers_.columns; }
-  int column_slots() const { return self_ ? supers_.rows + 1 : supers_.rows; }
-  int distance() const { return in_.self_offset < 0 ? kNoSelf : static_cast<int>(in_.self_offset); }
+  int row_slots() const { return self_ ? macro_tiles_.rows + 1 : macro_tiles_.columns; }
+  int column_slots() const { return self_ ? macro_tiles_.rows + 1 : macro_tiles_.rows; }
+  int distance() const { return in_.anchor_offset < 0 ? kNoSelf : static_cast<int>(in_.anchor_offset); }
 
   // `terms`: no value of H is larger than this times the largest incoming gradient over the temperature.
-  void make_plan(const void* temperature, bool double_temperature, const void* grad_losses, int64_t gradients,
-                 double terms) {
-    PlanJob<T> job{};
+  void make_scalars(const void* temperature, bool double_temperature, const void* grad_losses, int64_t gradients,
+                    double terms) {
+    DeviceScalarsJob<T> job{};
     job.squares = squares_;
     job.rows = in_.n;
     job.columns = in_.m;
@@ -95,13 +95,13 @@ class Pass {
     job.grad_losses = std::is_same_v<E, half16> ? static_cast<const T*>(grad_losses) : nullptr;
     job.gradients = gradients;
     job.terms = terms;
-    job.plan = plan_;
-    call_.template run<plan_kernel<T>>(1, kPrepareThreads, kPrepareThreads * sizeof(T), job);
+    job.scalars = scalars_;
+    call_.template run<device_scalars_kernel<T>>(1, kPrepareThreads, kPrepareThreads * sizeof(T), job);
   }
 
   ForwardJob<T> forward_job() const {
     ForwardJob<T> job{};
-    job.plan = plan_;
+    job.scalars = scalars_;
     job.row = row_;
     job.column = column_;
     job.items = items_;
@@ -112,8 +112,8 @@ class Pass {
     job.panels = panels_;
     job.row_tiles = tiles_of(in_.n, kTile);
     job.column_tiles = tiles_of(in_.m, kTile);
-    job.row_supers = supers_.rows;
-    job.column_supers = supers_.columns;
+    job.row_macro_tiles = macro_tiles_.rows;
+    job.column_macro_tiles = macro_tiles_.columns;
     job.sets = in_.sets;
     std::copy_n(set_, in_.sets, job.set);
     job.slots = slots();
@@ -125,8 +125,8 @@ class Pass {
     for (int first = 0; first < terms; first += kMaxTerms) {
       job.terms = std::min(terms - first, kMaxTerms);
       std::copy_n(term + first, job.terms, job.term);
-      // The panels of the rows stay where two blocks fit a multiprocessor with them, as those without always do where it
-      // has 164 KB. Where it has 100 KB there is one block in any case.
+      // The panels of the rows stay where two blocks fit a multiprocessor with them, as those without always do where
+      // it has 164 KB. Where it has 100 KB there is one block in any case.
       constexpr int kSmallest = 80 * 1024, kSums = 12 * 1024;
       const int most = std::max(kSmallest, in_.limits.shared_memory / 2 - kSharedOfSystem);
       const int of_tile = job.terms * kTile * static_cast<int>(sizeof(T));
@@ -137,9 +137,9 @@ class Pass {
     }
   }
 
-  // totals [K, A]
-  void count_positives(double* totals) {
-    count_intervals(totals);
+  // positive_counts [K, A]
+  void count_positives(double* positive_counts) {
+    count_intervals(positive_counts);
     Term term[kMostSets];
     int target[kMostSets], terms = 0;
     for (int k = 0; k < in_.sets; ++k) {
@@ -160,13 +160,13 @@ class Pass {
     sums.row_slots = row_slots();
     sums.column_slots = column_slots();
     for (int t = 0; t < terms; ++t) {
-      call_.template run_for<totals_kernel<T>>(anchors_, sums, t, totals + target[t] * anchors_);
+      call_.template run_for<positive_counts_kernel<T>>(anchors_, sums, t, positive_counts + target[t] * anchors_);
     }
   }
 
   // Gradients of the rows, and of the columns in cross-contrast, where wanted.
   void backward(Kind kind, BackwardJob<T> job, void* grad_rows, void* grad_columns) {
-    job.plan = plan_;
+    job.scalars = scalars_;
     job.items = items_;
     job.self = self_;
     job.panels = panels_;
@@ -194,9 +194,9 @@ class Pass {
   Side row_, column_;
   int panels_;
   T* squares_;
-  Plan* plan_;
-  RelationArrays<T> set_[kMostSets] = {};
-  Supers supers_;
+  DeviceScalars* scalars_;
+  DeviceRelation<T> set_[kMostSets] = {};
+  MacroTiles macro_tiles_;
 
   int multiprocessors() const { return std::max(in_.limits.multiprocessors, 1); }
   static bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % kChunkBytes == 0; }
@@ -221,42 +221,42 @@ class Pass {
 
   void encode_labels() {
     for (int k = 0; k < in_.sets; ++k) {
-      RelationArrays<T>& set = set_[k];
+      DeviceRelation<T>& set = set_[k];
       const LabelInput& labels = in_.labels[k];
       if (k == in_.sets - 1 && in_.mask) {
         set.relation = Relation::kMask;
         set.mask = static_cast<const T*>(in_.mask);
         set.mask_columns = in_.mask_columns;
         const int64_t column_views = in_.m / in_.mask_columns;
-        const int64_t row_views = in_.self_offset < 0 ? in_.n / in_.mask_rows : column_views;
+        const int64_t row_views = in_.anchor_offset < 0 ? in_.n / in_.mask_rows : column_views;
         auto* const index = call_.template take<int32_t>(items_);
         call_.template run_for<mask_index_kernel<T>>(items_, index, in_.n, items_, row_views, column_views,
-                                                     std::max<int64_t>(in_.self_offset, 0));
+                                                     std::max<int64_t>(in_.anchor_offset, 0));
         set.mask_index = index;
         continue;
       }
       set.relation = labels.values ? Relation::kGaussian : labels.bits ? Relation::kOverlap : Relation::kInterval;
-      set.rank = labels.ranks;
-      set.begin = labels.ranks + items_;
-      set.end = labels.ranks + 2 * items_;
+      set.order = labels.intervals;
+      set.first = labels.intervals + items_;
+      set.last = labels.intervals + 2 * items_;
       set.bits = labels.bits;
       set.words = static_cast<int>(labels.words);
       if (labels.values) {
         auto* const value = call_.template take<T>(items_);
-        auto* const rest = call_.template take<T>(items_);
-        call_.template run_for<split_values_kernel<T>>(items_, labels.values, value, rest, items_);
+        auto* const value_lo = call_.template take<T>(items_);
+        call_.template run_for<split_values_kernel<T>>(items_, labels.values, value, value_lo, items_);
         set.value = value;
-        set.rest = rest;
+        set.value_lo = value_lo;
       }
     }
   }
 
-  void count_intervals(double* totals) {
+  void count_intervals(double* positive_counts) {
     IntervalJob job{};
     int sets = 0;
     for (int k = 0; k < in_.sets; ++k) {
       if (set_[k].relation != Relation::kInterval) continue;
-      job.ranks[sets] = set_[k].rank;
+      job.intervals[sets] = set_[k].order;
       job.target[sets++] = k;
     }
     if (!sets) return;
@@ -265,10 +265,10 @@ class Pass {
     job.items = items_;
     job.anchors = anchors_;
     job.self = self_;
-    job.self_offset = static_cast<int>(in_.self_offset);
+    job.anchor_offset = static_cast<int>(in_.anchor_offset);
     job.bins = items_ + 1;
     job.histograms = call_.template take<int>(int64_t{sets} * sides * job.bins);
-    job.totals = totals;
+    job.positive_counts = positive_counts;
     const auto count = [&]<int kSides>() {
       call_.template run_for<clear_kernel<int>>(sets * sides * job.bins, job.histograms, sets * sides * job.bins);
       const dim3 items(blocks_for(items_), sets);
@@ -279,7 +279,7 @@ class Pass {
     self_ ? count.template operator()<1>() : count.template operator()<2>();
   }
 
-  // The own side's gradient. A pass for one kind of plan may be followed by that for the other; they share memory.
+  // The own side's gradient. A pass for one kind of shifts may be followed by that for the other; they share memory.
   void gradient(Kind kind, BackwardJob<T> job, const Side& own, const Side& other, bool swapped, void* result) {
     if (!result) return;
     job.own = own;
@@ -287,8 +287,8 @@ class Pass {
     job.swapped = swapped;
     job.distance = swapped && distance() != kNoSelf ? -distance() : distance();
     job.gradient = result;
-    const auto run = [&](Kind pass, When when, int splits) {
-      job.when = when;
+    const auto run = [&](Kind pass, ShiftMode mode, int splits) {
+      job.shift_mode = mode;
       job.tiles = tiles_of(other.count, Tiles<Math>::cut(pass, panels_, in_.limits.shared_memory).columns);
       call_.launch_if(
           [&] { return Tiles<Math>::backward(pass, job, splits, in_.limits.shared_memory, call_.stream()); });
@@ -300,8 +300,8 @@ class Pass {
     if (splits > 1 || in_.d * sizeof(E) % kChunkBytes != 0 || !aligned(result)) {
       job.partial = call_.template take<T>(int64_t{splits} * own.count * job.partial_stride);
     }
-    run(kind, kind == Kind::kInterval ? When::kConstantShift : When::kAlways, splits);
-    if (kind == Kind::kInterval) run(Kind::kAny, When::kOwnShifts, splits);
+    run(kind, kind == Kind::kInterval ? ShiftMode::kConstantShift : ShiftMode::kAlways, splits);
+    if (kind == Kind::kInterval) run(Kind::kAny, ShiftMode::kOwnShifts, splits);
     if (job.partial) {
       call_.launch_if([&] { return Tiles<Math>::add_gradients(job, splits, call_.stream()); });
     }

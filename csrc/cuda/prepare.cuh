@@ -1,5 +1,5 @@
-// What comes before the pairs, one thread or warp an item: aligned features, squared norms, the plan, label sets as the
-// kernels read them, and the number of positives of intervals.
+// What comes before the pairs, one thread or warp an item: aligned features, squared norms, the scalars, attributes as
+// the kernels read them, and the number of positives of intervals.
 
 #pragma once
 
@@ -57,10 +57,10 @@ __global__ void __launch_bounds__(kPrepareThreads) squares_kernel(Side row, Side
   }
 }
 
-// ---- the plan, by one block
+// ---- the scalars, by one block
 
 template <class T>
-struct PlanJob {
+struct DeviceScalarsJob {
   const T* squares;  // per item
   int64_t rows, columns;
   int self;
@@ -69,7 +69,7 @@ struct PlanJob {
   const T* grad_losses;     // [gradients] backward with H in 16 bits, else null
   int64_t gradients;
   double terms;  // no value of H is larger than this times the largest |grad_loss| / temperature
-  Plan* plan;
+  DeviceScalars* scalars;
 };
 
 __device__ __forceinline__ bool finite(float x) { return fabsf(x) <= 3.402823466e38f; }  // false for NaN
@@ -91,7 +91,8 @@ __device__ __forceinline__ T block_maximum(T* shared, T mine) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPrepareThreads) plan_kernel(const __grid_constant__ PlanJob<T> job) {
+__global__ void __launch_bounds__(kPrepareThreads)
+    device_scalars_kernel(const __grid_constant__ DeviceScalarsJob<T> job) {
   MMCUDA_DYNAMIC_SHARED(shared);
   T* const values = reinterpret_cast<T*>(shared);  // [kPrepareThreads]
   T of_rows = 0, of_columns = 0, gradient = 0;     // largest finite squares, and incoming gradient
@@ -118,43 +119,43 @@ __global__ void __launch_bounds__(kPrepareThreads) plan_kernel(const __grid_cons
   gradient = block_maximum(values, gradient);
   if (threadIdx.x != 0) return;
 
-  Plan& plan = *job.plan;
-  plan.temperature = !job.temperature         ? 1
-                     : job.double_temperature ? *static_cast<const double*>(job.temperature)
-                                              : *static_cast<const float*>(job.temperature);
-  plan.scale = 1.4426950408889634 / plan.temperature;
-  plan.shift = sqrt(double(of_rows)) * sqrt(double(of_columns));  // Cauchy and Schwarz
-  plan.rows_finite = bad_rows == 0;
-  plan.columns_finite = bad_columns == 0;
-  plan.constant_shift = 2 * plan.shift * plan.scale < kMaxExponentRange;
+  DeviceScalars& scalars = *job.scalars;
+  scalars.temperature = !job.temperature         ? 1
+                        : job.double_temperature ? *static_cast<const double*>(job.temperature)
+                                                 : *static_cast<const float*>(job.temperature);
+  scalars.scale = 1.4426950408889634 / scalars.temperature;
+  scalars.shift = sqrt(double(of_rows)) * sqrt(double(of_columns));  // Cauchy and Schwarz
+  scalars.rows_finite = bad_rows == 0;
+  scalars.columns_finite = bad_columns == 0;
+  scalars.constant_shift = 2 * scalars.shift * scalars.scale < kMaxExponentRange;
   // A temperature that is none makes every loss NaN, as logits that overflow do.
-  plan.overflow = !(plan.shift * plan.scale <= -double(lowest<T>()) && plan.temperature > 0);
-  const double bound = gradient * job.terms / plan.temperature;
-  plan.gradient_unit = bound > 0 && bound < 1e300 ? exp2(13 - ceil(log2(bound))) : 1;
+  scalars.overflow = !(scalars.shift * scalars.scale <= -double(lowest<T>()) && scalars.temperature > 0);
+  const double bound = gradient * job.terms / scalars.temperature;
+  scalars.gradient_unit = bound > 0 && bound < 1e300 ? exp2(13 - ceil(log2(bound))) : 1;
 }
 
 // Whether the loss of an item is NaN because features are, or because logits overflow.
 template <class T>
-__device__ __forceinline__ bool poisoned(const Plan& plan, const T* squares, int64_t rows, int64_t item) {
-  return plan.overflow || !(item < rows ? plan.columns_finite : plan.rows_finite) || !finite(squares[item]);
+__device__ __forceinline__ bool nonfinite(const DeviceScalars& scalars, const T* squares, int64_t rows, int64_t item) {
+  return scalars.overflow || !(item < rows ? scalars.columns_finite : scalars.rows_finite) || !finite(squares[item]);
 }
 // .. or its gradient, which is NaN, too, where an anchor on the other side has a NaN loss.
 template <class T>
-__device__ __forceinline__ bool gradient_poisoned(const Plan& plan, const T* squares, int64_t rows, int64_t item,
-                                                  bool both_ways) {
-  return poisoned(plan, squares, rows, item) ||
-         !(item < rows ? plan.rows_finite || !both_ways : bool(plan.columns_finite));
+__device__ __forceinline__ bool gradient_nonfinite(const DeviceScalars& scalars, const T* squares, int64_t rows,
+                                                   int64_t item, bool symmetric) {
+  return nonfinite(scalars, squares, rows, item) ||
+         !(item < rows ? scalars.rows_finite || !symmetric : bool(scalars.columns_finite));
 }
 
-// ---- label sets
+// ---- attributes
 
 // Values to T and what T cannot hold of them.
 template <class T>
 __global__ void __launch_bounds__(kPrepareThreads)
-    split_values_kernel(const double* values, T* value, T* rest, int64_t items) {
+    split_values_kernel(const double* values, T* value, T* value_lo, int64_t items) {
   for (int64_t i = global_thread(); i < items; i += all_threads()) {
     value[i] = static_cast<T>(values[i]);
-    rest[i] = static_cast<T>(values[i] - value[i]);
+    value_lo[i] = static_cast<T>(values[i] - value[i]);
   }
 }
 
@@ -168,23 +169,23 @@ __global__ void __launch_bounds__(kPrepareThreads)
   }
 }
 
-// ---- n_ki of intervals: how many items of the other side have a rank in the interval, from their number below each
-// rank. Histograms are [sets, sides, bins]: bin r + 1 counts rank r, and the running sum makes it "ranks up to r".
+// ---- n_ki of intervals: how many items of the other side are in the interval, from their number below each place of
+// the order. Histograms are [sets, sides, bins]: bin r + 1 counts place r, and the running sum makes it "up to r".
 
 struct IntervalJob {
-  const int32_t* ranks[kMostSets];  // each [3, items]: rank, begin, end
-  int target[kMostSets];            // row of totals
+  const int32_t* intervals[kMostSets];  // each [3, items]: order, begin, end
+  int target[kMostSets];                // row of positive_counts
   int64_t rows, items, anchors;
   int self;
-  int self_offset;  // column of row 0 that is row 0 itself; -1: none
-  int64_t bins;     // items + 1
+  int anchor_offset;  // column of row 0 that is row 0 itself; -1: none
+  int64_t bins;       // items + 1
   int* histograms;
-  double* totals;  // [K, anchors]
+  double* positive_counts;  // [K, anchors]
 };
 
-// Ranks are below the number of items; whatever else comes must not leave the array.
-__device__ __forceinline__ int64_t bin_of(int32_t rank, int64_t items) {
-  return rank < 0 ? 0 : rank >= items ? items - 1 : rank;
+// Places are below the number of items; whatever else comes must not leave the array.
+__device__ __forceinline__ int64_t bin_of(int32_t order, int64_t items) {
+  return order < 0 ? 0 : order >= items ? items - 1 : order;
 }
 
 template <class T>
@@ -195,10 +196,10 @@ __global__ void __launch_bounds__(kPrepareThreads) clear_kernel(T* values, int64
 template <int kSides>
 __global__ void __launch_bounds__(kPrepareThreads) histogram_kernel(const __grid_constant__ IntervalJob job) {
   int* const histograms = job.histograms + blockIdx.y * kSides * job.bins;
-  const int32_t* const rank = job.ranks[blockIdx.y];
+  const int32_t* const order = job.intervals[blockIdx.y];
   for (int64_t i = global_thread(); i < job.items; i += all_threads()) {
     const int side = kSides == 2 && i >= job.rows ? 1 : 0;
-    atomicAdd(histograms + side * job.bins + bin_of(rank[i], job.items) + 1, 1);
+    atomicAdd(histograms + side * job.bins + bin_of(order[i], job.items) + 1, 1);
   }
 }
 
@@ -229,16 +230,16 @@ __global__ void __launch_bounds__(kPrepareThreads) scan_kernel(const __grid_cons
 
 template <int kSides>
 __global__ void __launch_bounds__(kPrepareThreads) count_intervals_kernel(const __grid_constant__ IntervalJob job) {
-  const int32_t* const begin = job.ranks[blockIdx.y] + job.items;
+  const int32_t* const begin = job.intervals[blockIdx.y] + job.items;
   const int32_t* const end = begin + job.items;
   for (int64_t i = global_thread(); i < job.anchors; i += all_threads()) {
     const int other = kSides == 2 && i < job.rows ? 1 : 0;
     const int* const below = job.histograms + (blockIdx.y * kSides + other) * job.bins;
     const int count = below[bin_of(end[i], job.items) + 1] - below[bin_of(begin[i], job.items)];
-    // An item's own rank is in its interval.
-    const int64_t j = i - job.rows - job.self_offset;
-    const bool itself = job.self_offset >= 0 && (i < job.rows || (j >= 0 && j < job.rows));
-    job.totals[job.target[blockIdx.y] * job.anchors + i] = count - (itself ? 1 : 0);
+    // An item's own order is in its interval.
+    const int64_t j = i - job.rows - job.anchor_offset;
+    const bool itself = job.anchor_offset >= 0 && (i < job.rows || (j >= 0 && j < job.rows));
+    job.positive_counts[job.target[blockIdx.y] * job.anchors + i] = count - (itself ? 1 : 0);
   }
 }
 

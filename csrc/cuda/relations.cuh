@@ -1,4 +1,4 @@
-// Relations of the pairs in a warp's tile: which pairs there are, and r_kij of any label set.
+// Relations of the pairs in a warp's tile: which pairs there are, and r_kij of any attribute.
 //
 // A slice is the part of the tile in one column of accumulators: the lane's 2 kM rows 16 m + 8 h + g and 2 columns.
 // Per-item data come straight from global memory: a warp reads eight neighbours, one sector, and mostly from L1.
@@ -44,7 +44,7 @@ struct TilePairs {
   }
   __device__ __forceinline__ bool exists(int m, int n, int v) const {
     const int i = row_of(m, v >> 1), j = column_of(n, v & 1);
-    return i < rows && (j < columns || planted(kUnmaskedTail)) && j - i != distance;
+    return i < rows && j < columns && j - i != distance;
   }
 };
 
@@ -60,7 +60,7 @@ __device__ __forceinline__ void for_slice(const Use& use) {
 
 // The Jaccard index of two bit sets over the bits known in both: 1 if both are empty there, 0 if no bit is.
 template <class T>
-__device__ __forceinline__ T jaccard(const RelationArrays<T>& set, int64_t items, int i, int j) {
+__device__ __forceinline__ T jaccard(const DeviceRelation<T>& set, int64_t items, int i, int j) {
   int both = 0, either = 0;
   bool known = false;
   for (int w = 0; w < set.words; ++w) {
@@ -81,7 +81,7 @@ struct Related {
   T row[kM][4], column[kM][4];
 
   // Accumulator column n. `swapped`: rows of the tile are the columns of the operator; `self`: they are the same.
-  __device__ __forceinline__ Related(const RelationArrays<T>& set, int64_t items, const TilePairs<kM>& pairs, int n,
+  __device__ __forceinline__ Related(const DeviceRelation<T>& set, int64_t items, const TilePairs<kM>& pairs, int n,
                                      bool self, bool swapped) {
     const int j[2] = {pairs.item_of_column(n, 0), pairs.item_of_column(n, 1)};
     if (set.relation == Relation::kMask) {
@@ -93,18 +93,18 @@ struct Related {
       });
       return;
     }
-    const int rank[2] = {load_global<int32_t>(set.rank + j[0]), load_global<int32_t>(set.rank + j[1])};
+    const int order[2] = {load_global<int32_t>(set.order + j[0]), load_global<int32_t>(set.order + j[1])};
     for_slice<kM>([&](int m, int v) {
       const int i = pairs.item_of_row(m, v >> 1);
-      const int begin = load_global<int32_t>(set.begin + i), end = load_global<int32_t>(set.end + i);
-      row[m][v] = rank[v & 1] >= begin && rank[v & 1] <= end ? T(1) : T(0);
+      const int begin = load_global<int32_t>(set.first + i), end = load_global<int32_t>(set.last + i);
+      row[m][v] = order[v & 1] >= begin && order[v & 1] <= end ? T(1) : T(0);
     });
     if (set.relation == Relation::kGaussian) {
       const T value[2] = {load_global<T>(set.value + j[0]), load_global<T>(set.value + j[1])};
-      const T rest[2] = {load_global<T>(set.rest + j[0]), load_global<T>(set.rest + j[1])};
+      const T value_lo[2] = {load_global<T>(set.value_lo + j[0]), load_global<T>(set.value_lo + j[1])};
       for_slice<kM>([&](int m, int v) {
         const int i = pairs.item_of_row(m, v >> 1);
-        const T smaller = rest[v & 1] - load_global<T>(set.rest + i);
+        const T smaller = value_lo[v & 1] - load_global<T>(set.value_lo + i);
         const T difference = value[v & 1] - load_global<T>(set.value + i) + smaller;
         const T gauss = exp2_of(-difference * difference);
         row[m][v] *= gauss < 1 ? gauss : T(1);  // rounding must not lift it above 1

@@ -28,10 +28,9 @@ __device__ __forceinline__ void copy_panel(unsigned char* to, const Side& side, 
   static_assert(kRows % kRowsAtOnce == 0 && kRowsAtOnce % 8 == 0);
   const int r = static_cast<int>(threadIdx.x) / kChunks, chunk = static_cast<int>(threadIdx.x) % kChunks;
   const int64_t byte = int64_t{kPanelBytes} * panel + kChunkBytes * chunk;
-  const int end = planted(kOutOfBoundsRow) ? side.count + 1 : side.count;
-  const int rows = byte < side.bytes ? end - row - r : 0;
+  const int rows = byte < side.bytes ? side.count - row - r : 0;
   const unsigned char* from = side.features + int64_t{row + r} * side.stride + byte;
-  to += planted(kSwizzleMismatch) ? panel_offset(r, chunk ^ (r >> 2 & 1)) : panel_offset(r, chunk);
+  to += panel_offset(r, chunk);
 #pragma unroll
   for (int first = 0; first < kRows; first += kRowsAtOnce, from += kRowsAtOnce * side.stride) {
     cp_async_16(to + first * kPanelBytes, from, first < rows);
@@ -67,8 +66,7 @@ struct HalfMath {
   // Rows row .. row + 15
   static __device__ __forceinline__ void load_a(A& a, const unsigned char* panel, int row, int step) {
     const int lane = lane_id();
-    const int shift = planted(kMisalignedRow) ? 4 : 0;
-    ldmatrix_x4(a.r, panel + (panel_offset(row + (lane & 15), lane >> 4) ^ (2 * kChunkBytes * step)) + shift);
+    ldmatrix_x4(a.r, panel + (panel_offset(row + (lane & 15), lane >> 4) ^ (2 * kChunkBytes * step)));
   }
   // Columns column .. column + 15
   static __device__ __forceinline__ void load_b(B (&b)[2], const unsigned char* panel, int column, int step) {
@@ -90,7 +88,7 @@ struct HalfMath {
     const auto& low = h[2 * step];
     const auto& high = h[2 * step + 1];
     a.r[0] = pack<E>(low[0], low[1]);
-    a.r[1] = planted(kWrongFragmentColumn) ? pack<E>(low[3], low[2]) : pack<E>(low[2], low[3]);
+    a.r[1] = pack<E>(low[2], low[3]);
     a.r[2] = pack<E>(high[0], high[1]);
     a.r[3] = pack<E>(high[2], high[3]);
   }
@@ -162,9 +160,8 @@ struct Tf32Math {
   // A row of ldmatrix is four features, so the fragments of tf32 are loaded as those of 16 bits.
   static __device__ __forceinline__ void load_a(A& a, const unsigned char* panel, int row, int step) {
     const int lane = lane_id();
-    const int shift = planted(kMisalignedRow) ? 4 : 0;
     uint32_t r[4];
-    ldmatrix_x4(r, panel + (panel_offset(row + (lane & 15), lane >> 4) ^ (2 * kChunkBytes * step)) + shift);
+    ldmatrix_x4(r, panel + (panel_offset(row + (lane & 15), lane >> 4) ^ (2 * kChunkBytes * step)));
 #pragma unroll
     for (int e = 0; e < 4; ++e) split(__uint_as_float(r[e]), a.big[e], a.small[e]);
   }
@@ -192,9 +189,9 @@ struct Tf32Math {
   template <int kN>
   static __device__ __forceinline__ void take_h(H& a, const float (&h)[kN][4], int step) {
     split(h[step][0], a.big[0], a.small[0]);
-    split(h[step][planted(kWrongFragmentColumn) ? 3 : 2], a.big[1], a.small[1]);
+    split(h[step][2], a.big[1], a.small[1]);
     split(h[step][1], a.big[2], a.small[2]);
-    split(h[step][planted(kWrongFragmentColumn) ? 2 : 3], a.big[3], a.small[3]);
+    split(h[step][3], a.big[3], a.small[3]);
   }
   // So is the order of the features: column g of four accumulators is the four features of chunk_of(g). A lane has the
   // columns 2t and 2t + 1; in this order a quad stores whole sectors of 32 bytes, and loads of Y meet no bank twice.
@@ -258,10 +255,9 @@ struct DoubleMath {
 
   static __device__ __forceinline__ void load_a(A& a, const unsigned char* panel, int row, int step) {
     const int g = lane_id() >> 2;
-    const int shift = planted(kMisalignedRow) ? 4 : 0;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      a.row[half] = load_shared<double2>(panel + panel_offset(row + 8 * half + g, step) + shift);
+      a.row[half] = load_shared<double2>(panel + panel_offset(row + 8 * half + g, step));
     }
   }
   static __device__ __forceinline__ void load_b(B (&b)[2], const unsigned char* panel, int column, int step) {
@@ -287,10 +283,9 @@ struct DoubleMath {
   template <int kN>
   static __device__ __forceinline__ void take_h(H& a, const double (&h)[kN][4], int step) {
     const int source = (lane_id() & 28) | step % 8 / 2;
-    const int column = planted(kWrongFragmentColumn) ? 1 - step % 2 : step % 2;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      a.row[half] = __shfl_sync(kWholeWarp, h[step / 8][2 * half + column], source);
+      a.row[half] = __shfl_sync(kWholeWarp, h[step / 8][2 * half + step % 2], source);
     }
   }
   static __device__ __forceinline__ void load_y(Y (&y)[2], const unsigned char* panel, int step, int) {

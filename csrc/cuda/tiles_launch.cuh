@@ -20,12 +20,13 @@ const char* Tiles<Math>::squares(const Side& row, const Side& column, int64_t it
 
 template <class Math>
 const char* Tiles<Math>::forward(Kind kind, const ForwardJob<T>& job, void* stream) {
-  const int64_t supers =
-      job.self ? int64_t{job.row_supers} * (job.row_supers + 1) / 2 : int64_t{job.row_supers} * job.column_supers;
+  const int64_t macro_tiles = job.self ? int64_t{job.row_macro_tiles} * (job.row_macro_tiles + 1) / 2
+                                       : int64_t{job.row_macro_tiles} * job.column_macro_tiles;
   const auto run = [&]<class Epilogue>(Epilogue) {
     using Tile = ForwardTileOf<Math, Epilogue>;
     const size_t shared = ForwardShared<Tile>(job.panels, job.resident, job.terms, job.strip).size;
-    return launch<forward_kernel<Math, Epilogue>>(static_cast<unsigned>(supers), Tile::kThreads, shared, stream, job);
+    return launch<forward_kernel<Math, Epilogue>>(static_cast<unsigned>(macro_tiles), Tile::kThreads, shared, stream,
+                                                  job);
   };
   if (kind == Kind::kInterval) return run(IntervalSums());
   return kind == Kind::kMargin ? run(MarginSums()) : run(AnySums());

@@ -13,20 +13,20 @@ size_t check_contrastive_workspace(const Inputs& inputs, const ContrastiveSettin
   return backward ? contrastive_backward_workspace(inputs, settings) : contrastive_forward_workspace(inputs, settings);
 }
 const char* check_contrastive_forward(const Inputs& inputs, const ContrastiveSettings& settings, void* losses,
-                                      void* statistics, double* totals) {
-  return contrastive_forward(inputs, settings, losses, statistics, totals);
+                                      void* saved_lse, double* positive_counts) {
+  return contrastive_forward(inputs, settings, losses, saved_lse, positive_counts);
 }
 const char* check_contrastive_backward(const Inputs& inputs, const ContrastiveSettings& settings,
-                                       const void* grad_losses, const void* statistics, const double* totals,
+                                       const void* grad_losses, const void* saved_lse, const double* positive_counts,
                                        void* grad_rows, void* grad_columns) {
-  return contrastive_backward(inputs, settings, grad_losses, statistics, totals, grad_rows, grad_columns);
+  return contrastive_backward(inputs, settings, grad_losses, saved_lse, positive_counts, grad_rows, grad_columns);
 }
 
 size_t check_pair_margin_workspace(const Inputs& inputs, bool backward) {
   return backward ? pair_margin_backward_workspace(inputs) : pair_margin_forward_workspace(inputs);
 }
-const char* check_pair_margin_forward(const Inputs& inputs, double margin, void* losses, double* totals) {
-  return pair_margin_forward(inputs, margin, losses, totals);
+const char* check_pair_margin_forward(const Inputs& inputs, double margin, void* losses, double* positive_counts) {
+  return pair_margin_forward(inputs, margin, losses, positive_counts);
 }
 const char* check_pair_margin_backward(const Inputs& inputs, double margin, const void* grad_losses, void* grad_rows,
                                        void* grad_columns) {

@@ -1,5 +1,5 @@
-// Runs the kernels of selftest.cuh under simt and compares with double precision. No torch, no GPU. With
-// -DMMCUDA_PLANT=n it must fail; python_tests/test_simt_selftest.py builds every variant.
+// Runs the kernels of selftest.cuh under simt and compares with double precision. No torch, no GPU.
+// With the patches of python_tests/planted/selftest it must fail; python_tests/test_simt_selftest.py builds them.
 
 #include "selftest.cuh"
 
@@ -47,7 +47,7 @@ void test_gram(const char* name, int n, int d) {
   std::vector<float> s(size_t(n) * n, NAN), partial(size_t(tiles) * n, NAN), sums(n, NAN);
   int finished[2] = {};
   const Gram<E> gram{x.data(), n, d, scale, s.data(), partial.data(), finished};
-  const size_t shared_bytes = kStages * kStageBytes - (planted(kSharedOverflow) ? 16 : 0);
+  const size_t shared_bytes = kStages * kStageBytes;
   expect_no_error(launch<gram_kernel<E>>(dim3(tiles, tiles), kThreads, shared_bytes, nullptr, gram));
   expect_no_error(launch<finish_kernel>((n + 3) / 4, kThreads, kThreads * sizeof(float), nullptr, partial.data(),
                                         sums.data(), n, tiles));

@@ -1,4 +1,4 @@
-// Kernels that use every wrapper of mma.cuh once, with bugs to plant: the harness is tested with these.
+// Kernels that use every wrapper of mma.cuh once: the harness is tested with these, and with bugs patched into them.
 
 #pragma once
 
@@ -50,18 +50,13 @@ __global__ void __launch_bounds__(kThreads) gram_kernel(const __grid_constant__ 
   }
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int steps = (p.d + kChunks * kElements - 1) / (kChunks * kElements);
-  if constexpr (planted(kEarlyReturn)) {
-    if (tile_i * kTile + int(threadIdx.x) / 2 >= p.n) {
-      return;
-    }
-  }
 
   const auto fill = [&](int step) {
     unsigned char* const stage = shared + step % kStages * kStageBytes;
     for (int i = threadIdx.x; i < 2 * kTile * kChunks; i += kThreads) {
       const int r = i / kChunks, c = i % kChunks, k = (step * kChunks + c) * kElements;
       const int row = (r < kTile ? tile_i * kTile : (tile_j - 1) * kTile) + r;
-      const bool inside = row < p.n + planted(kOutOfBoundsRow) && k < p.d;
+      const bool inside = row < p.n && k < p.d;
       cp_async_16(stage + swizzled(r, c), inside ? p.x + size_t(row) * p.d + k : p.x, inside);
     }
   };
@@ -74,12 +69,8 @@ __global__ void __launch_bounds__(kThreads) gram_kernel(const __grid_constant__ 
     cp_async_commit();
   }
   for (int step = 0; step < steps; ++step) {
-    if constexpr (!planted(kMissingWait)) {
-      cp_async_wait<kStages - 2 + planted(kWaitForOneFewer)>();
-    }
-    if constexpr (!planted(kMissingBarrier)) {
-      __syncthreads();
-    }
+    cp_async_wait<kStages - 2>();
+    __syncthreads();
     if (step + kStages - 1 < steps) {
       fill(step + kStages - 1);
     }
@@ -87,11 +78,11 @@ __global__ void __launch_bounds__(kThreads) gram_kernel(const __grid_constant__ 
     const unsigned char* const stage = shared + step % kStages * kStageBytes;
     for (int k = 0; k < kChunks; k += 2) {  // a product takes two chunks
       uint32_t a[4];
-      ldmatrix_x4(a, stage + swizzled(16 * warp + lane % 16, k + lane / 16) + (planted(kMisalignedRow) ? 8 : 0));
+      ldmatrix_x4(a, stage + swizzled(16 * warp + lane % 16, k + lane / 16));
       for (int j = 0; j < kTile / 8; j += 2) {
         uint32_t b[4];
         const int row = kTile + 8 * j + lane % 8 + lane / 16 * 8, chunk = k + lane / 8 % 2;
-        ldmatrix_x4(b, stage + swizzled(row, planted(kSwizzleMismatch) ? chunk ^ (row % 2) : chunk));
+        ldmatrix_x4(b, stage + swizzled(row, chunk));
         if constexpr (std::is_same_v<E, tf32>) {
           for (int i = 0; i < 4; ++i) {
             a[i] = to_tf32(__uint_as_float(a[i]));
@@ -109,12 +100,12 @@ __global__ void __launch_bounds__(kThreads) gram_kernel(const __grid_constant__ 
   float row_sums[2] = {};
   for (int j = 0; j < kTile / 8; ++j) {
     for (int e = 0; e < 2; ++e) {
-      const int column = 8 * j + 2 * t + (planted(kWrongFragmentColumn) ? 1 - e : e), col = tile_j * kTile + column;
+      const int column = 8 * j + 2 * t + e, col = tile_j * kTile + column;
       float column_sum = 0;
       for (int h = 0; h < 2; ++h) {
         const int row = tile_i * kTile + 16 * warp + g + 8 * h;
         const float value = acc[j][2 * h + e];
-        const bool inside = row < p.n && (planted(kUnmaskedTail) || col < p.n);
+        const bool inside = row < p.n && col < p.n;
         const float exponential = inside ? exp2_approx(value * p.scale) : 0;
         row_sums[h] += exponential;
         column_sum += exponential;
@@ -135,13 +126,11 @@ __global__ void __launch_bounds__(kThreads) gram_kernel(const __grid_constant__ 
   }
   for (int h = 0; h < 2; ++h) {
     for (int bit = 1; bit < 4; bit *= 2) {
-      if (!planted(kDivergentCollective) || lane < 16) {
-        row_sums[h] += __shfl_xor_sync(kFull, row_sums[h], bit);
-      }
+      row_sums[h] += __shfl_xor_sync(kFull, row_sums[h], bit);
     }
     const int row = tile_i * kTile + 16 * warp + g + 8 * h;
     if (t == 0 && row < p.n) {
-      p.partial[size_t(planted(kMirroredTile) ? tile_i : tile_j) * p.n + row] = row_sums[h];
+      p.partial[size_t(tile_j) * p.n + row] = row_sums[h];
     }
   }
   __syncthreads();
@@ -151,18 +140,10 @@ __global__ void __launch_bounds__(kThreads) gram_kernel(const __grid_constant__ 
     for (int w = 0; w < kThreads / 32; ++w) {
       sum += load_shared<float>(shared + (w * kTile + threadIdx.x) * sizeof(float));
     }
-    p.partial[size_t(planted(kMirroredTile) ? tile_j : tile_i) * p.n + col] = sum;
-  }
-  if constexpr (planted(kSharedRace)) {
-    if (lane == 0) {
-      store_shared(shared + kStageBytes, 1);
-    }
+    p.partial[size_t(tile_i) * p.n + col] = sum;
   }
   if (threadIdx.x == 0) {
     atomicAdd(p.finished, 1);
-    if constexpr (planted(kGlobalRace)) {
-      store_global(p.finished + 1, 1);
-    }
   }
 }
 
@@ -178,9 +159,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const float* partial, 
   }
   unsigned char* const mine = shared + threadIdx.x / 32 * 32 * sizeof(float);
   store_shared(mine + lane * sizeof(float), sum);
-  if constexpr (!planted(kMissingWarpBarrier)) {
-    __syncwarp();
-  }
+  __syncwarp();
   if (lane == 0 && row < n) {
     for (int i = 1; i < 32; ++i) {
       sum += load_shared<float>(mine + i * sizeof(float));
@@ -231,15 +210,12 @@ __global__ void __launch_bounds__(32) collect_kernel(const uint16_t* elements,  
   c.shuffled[1] = __shfl_down_sync(kFull, float(lane), 3);
   c.shuffled[2] = __shfl_up_sync(kFull, float(lane), 2);
   c.shuffled[3] = __shfl_sync(kFull, float(lane), 7);
-  c.ballot = __ballot_sync(planted(kMaskWithoutCaller) ? kFull - 1 : kFull, lane % 3 == 0);
+  c.ballot = __ballot_sync(kFull, lane % 3 == 0);
   c.any = __any_sync(kFull, lane > 30);
   c.all = __all_sync(kFull, lane < 32);
   c.halves = lane;
-  for (int bit = 1; bit < (planted(kShuffleOutside) ? 32 : 16); bit *= 2) {
+  for (int bit = 1; bit < 16; bit *= 2) {
     c.halves += __shfl_xor_sync(lane < 16 ? 0xffffu : 0xffff0000u, c.halves, bit);
-  }
-  if (planted(kWriteBehindEnd) && lane == 0) {
-    shared[kCollectShared] = 0;
   }
   cp_async_wait<0>();
   c.copied = load_shared<float4>(target);

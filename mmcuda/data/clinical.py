@@ -14,7 +14,7 @@ from mmcuda.data.problems import Problem
 from mmcuda.data.rules import Rule, Spec, parse_rules
 from mmcuda.data.sheet import Sheet
 from mmcuda.data.table import ClinicalLabel
-from mmcuda.labels import Equal, Rbf, Relation, Within
+from mmcuda.relations import Equal, Rbf, Relation, Within
 
 GRADES = 10  # a column of at most so many different whole numbers is taken as grades
 CATEGORIES = 20  # a column of more different words, most of them rare, is taken as free text

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mmcuda.data.clinical import propose_tolerance
 from mmcuda.data.table import ClinicalLabel
-from mmcuda.labels import Equal, Within
+from mmcuda.relations import Equal, Within
 
 ENOUGH = 1.0  # positives per batch, on average
 BINS = 8  # that a proposal names

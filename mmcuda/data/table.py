@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmcuda.labels import Relation
+from mmcuda.relations import Relation
 
 SIDES = ("train", "validation", "test")
 

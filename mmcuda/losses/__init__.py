@@ -1,15 +1,15 @@
 """The losses as modules."""
 
-from mmcuda.losses.crossed import ClipLoss, PairMarginLoss
-from mmcuda.losses.queued import QueuedSupConLoss
-from mmcuda.losses.supervised import (
-    ClinicalSupConLoss,
-    ContinuousSupConLoss,
-    MultiLabelSupConLoss,
-    SINCERELoss,
-    SupConLoss,
-)
-from mmcuda.losses.unlabelled import MICLeLoss, NTXentLoss
+from mmcuda.losses.clinical import ClinicalSupConLoss
+from mmcuda.losses.clip import ClipLoss
+from mmcuda.losses.continuous import ContinuousSupConLoss
+from mmcuda.losses.margin import PairMarginLoss
+from mmcuda.losses.micle import MICLeLoss
+from mmcuda.losses.moco import QueuedSupConLoss
+from mmcuda.losses.multilabel import MultiLabelSupConLoss
+from mmcuda.losses.ntxent import NTXentLoss
+from mmcuda.losses.sincere import SINCERELoss
+from mmcuda.losses.supcon import SupConLoss
 
 __all__ = [
     "ClinicalSupConLoss",

@@ -1,22 +1,19 @@
-"""What the modules share: their settings, what print shows, and how features and pairs are checked."""
+"""Base classes of the loss modules, and the checks that they share."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmcuda.checks import check_features
-from mmcuda.functional import Implementation, Reduction, supcon_loss
-from mmcuda.labels import Equal, LabelSet, check_tensor, known
+from mmcuda._native.checks import check_features, check_tensor
+from mmcuda.functional import Implementation, Reduction
+from mmcuda.relations import Equal, is_known, sort_values
 
 
-class Loss(nn.Module):
+class ContrastiveLoss(nn.Module):
     """A loss with its reduction and its implementation."""
 
-    shown: tuple[str, ...] = ("temperature", "reduction", "impl")  # the settings that print shows
+    repr_fields: tuple[str, ...] = ("temperature", "reduction", "impl")  # the settings that print shows
 
     def __init__(self, reduction: Reduction, impl: Implementation) -> None:
         super().__init__()
@@ -25,10 +22,10 @@ class Loss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""
-        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in self.shown)
+        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in self.repr_fields)
 
 
-class SelfContrastLoss(Loss):
+class SelfContrastLoss(ContrastiveLoss):
     """A loss of a batch against itself.
 
     ``temperature`` may be a tensor: it then gets a gradient, and a parameter is one of the module's.
@@ -39,21 +36,6 @@ class SelfContrastLoss(Loss):
     ) -> None:
         super().__init__(reduction, impl)
         self.temperature = temperature
-
-    def self_contrast(self, features: Tensor, label_sets: Sequence[LabelSet], **options: Any) -> Tensor:
-        """Return the loss of views [B, V, ...] or embeddings [N, D] (one view a sample) against each other."""
-        check_tensor("features", features)
-        if features.ndim < 2:
-            raise ValueError(f"features must be [B, V, D] or [N, D], got shape {list(features.shape)}")
-        loss = supcon_loss(
-            features.unsqueeze(1) if features.ndim == 2 else features.flatten(2),
-            label_sets,
-            temperature=self.temperature,
-            reduction=self.reduction,
-            impl=self.impl,
-            **options,
-        )
-        return loss.flatten() if features.ndim == 2 and loss.ndim == 2 else loss  # [N, 1] of embeddings, unreduced
 
 
 def _text(value: object) -> str:
@@ -88,6 +70,6 @@ def classes_of_pairs(labels: Tensor) -> Tensor:
 
     So the two members of a pair stay positives of each other when their label is missing.
     """
-    ordered, order = LabelSet(labels, Equal()).keys().sort()
-    starts = ~known(ordered) | (ordered != ordered.roll(1))  # of a class, in sorted order
+    ordered, order = sort_values(labels, Equal()).sort()
+    starts = ~is_known(ordered) | (ordered != ordered.roll(1))  # of a class, in sorted order
     return torch.empty_like(order).scatter_(0, order, starts.cumsum(0))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mmcuda import _extension, info
+from mmcuda import info
+from mmcuda._native import extension
 from mmcuda.errors import UserError
 from mmcuda.selfcheck.cases import FULL, QUICK
 from mmcuda.selfcheck.correctness import MODES, check_all
@@ -25,14 +26,14 @@ def selfcheck(device: str | None = None, quick: bool = False, compile: bool = Fa
     Raises:
         UserError: there are no kernels to check.
     """
-    absent = _extension.why_no_cuda_device()
+    absent = extension.why_no_cuda_device()
     if device == "cuda" and absent:
         raise UserError(f"--device cuda: no CUDA device was found ({absent})")
     if device is None:
         device = "cpu" if absent else "cuda"
         if absent:
             print(f"no CUDA device was found ({absent}): the CPU kernels are checked instead\n")
-    if reason := _extension.why_not_fused(device):
+    if reason := extension.why_not_fused(device):
         raise UserError(f"no kernels to check on {device}: {reason}")
 
     for name, value in info.conditions(torch.device(device)).items():

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcuda.functional import cross_contrast_loss, pair_margin_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Relation, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Relation, Within
 
 VARIANTS = [  # positives, denominator
-    ("outside", "all"),
-    ("inside", "all"),
-    ("outside", "negatives"),
-    ("inside", "negatives"),
-    ("outside", "one_positive"),
+    ("out", "all"),
+    ("in", "all"),
+    ("out", "negatives"),
+    ("in", "negatives"),
+    ("out", "sincere"),
 ]
 RELATIONS: dict[str, Sequence[Relation]] = {
     "equal": [Equal()],
@@ -59,7 +59,7 @@ class Case(NamedTuple):
     has_temperature: bool = True
 
 
-def label_set(relation: Relation, rows: int, columns: int | None) -> LabelSet:
+def attribute(relation: Relation, anchors: int, keys: int | None) -> Attribute:
     """Return random labels, some of them missing."""
 
     def values(count: int) -> Tensor:
@@ -69,18 +69,18 @@ def label_set(relation: Relation, rows: int, columns: int | None) -> LabelSet:
             return torch.randint(-1, 4, (count,))
         return (100 * torch.rand(count, dtype=torch.float64)).masked_fill(torch.rand(count) < 0.2, math.nan)
 
-    return LabelSet(values(rows), relation, 0.7, columns=None if columns is None else values(columns))
+    return Attribute(values(anchors), relation, 0.7, keys=None if keys is None else values(keys))
 
 
-def positives(relation: str, rows: int, columns: int | None) -> dict[str, Any]:
-    """Return the argument that relates the rows to each other, or to the columns."""
+def positives(relation: str, anchors: int, keys: int | None) -> dict[str, Any]:
+    """Return the argument that relates the anchors to each other, or to the keys."""
     if relation == "own":
         return {}
     if relation == "mask":
-        mask = torch.rand(rows, columns or rows) * (torch.rand(rows, columns or rows) < 0.4)
-        mask[::7] = 0  # rows without positives
+        mask = torch.rand(anchors, keys or anchors) * (torch.rand(anchors, keys or anchors) < 0.4)
+        mask[::7] = 0  # anchors without positives
         return {"mask": mask}
-    return {"label_sets": [label_set(one, rows, columns) for one in RELATIONS[relation]]}
+    return {"attributes": [attribute(one, anchors, keys) for one in RELATIONS[relation]]}
 
 
 def unit(*shape: int) -> Tensor:
@@ -94,24 +94,24 @@ def in_self(relation: str, n: int, m: int, d: int, norm: float = 1.0, **options:
 
 
 def in_cross(relation: str, n: int, m: int, d: int, **options: Any) -> Case:
-    """Contrast n rows with m columns."""
+    """Contrast n anchors with m keys."""
     m = n if relation == "own" else m
     return Case(cross_contrast_loss, [unit(n, d), unit(m, d)], options | positives(relation, n, m))
 
 
 def in_slice(relation: str, n: int, m: int, d: int, **options: Any) -> Case:
     """Contrast two views of n samples with two views of m samples, among which they are."""
-    columns, first = unit(2 * m, d), 2 * (m - n - 1)
-    options |= {"self_offset": first, "views": 2} | positives(relation, m, None)
-    return Case(cross_contrast_loss, [columns[first : first + 2 * n].clone(), columns], options)
+    keys, first = unit(2 * m, d), 2 * (m - n - 1)
+    options |= {"anchor_offset": first, "views": 2} | positives(relation, m, None)
+    return Case(cross_contrast_loss, [keys[first : first + 2 * n].clone(), keys], options)
 
 
 LAYOUTS: dict[str, Callable[..., Case]] = {
     "self": in_self,
     LARGE: partial(in_self, norm=4.0),
     "cross": in_cross,
-    "both ways": partial(in_cross, both_ways=True),
-    "rows among the columns": in_slice,
+    "symmetric": partial(in_cross, symmetric=True),
+    "anchors among the keys": in_slice,
 }
 
 
@@ -129,6 +129,6 @@ def groups(sizes: Sizes) -> Iterator[tuple[str, list[Case]]]:
     margins = []
     for relation, d, crossed in itertools.product(RELATIONS, dimensions, (False, True)):
         options = positives(relation, n, m if crossed else None) | {"margin": 1.3, "reduction": next(reductions)}
-        function = pair_margin_loss if crossed else partial(pair_margin_loss, columns=None)
+        function = pair_margin_loss if crossed else partial(pair_margin_loss, keys=None)
         margins.append(Case(function, [unit(n, d), unit(m, d)][: 1 + crossed], options, has_temperature=False))
     yield "pair margin", margins

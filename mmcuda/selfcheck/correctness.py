@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmcuda.labels import LabelSet
+from mmcuda.relations import Attribute
 from mmcuda.selfcheck.cases import LARGE, Case, Sizes, groups
 
 TEMPERATURE = 0.1
@@ -37,8 +37,8 @@ def on(device: str, value: Any) -> Any:
     """Return an argument of a loss with its tensors on ``device``."""
     if isinstance(value, list):
         return [on(device, one) for one in value]
-    if isinstance(value, LabelSet):
-        return replace(value, values=on(device, value.values), columns=on(device, value.columns))
+    if isinstance(value, Attribute):
+        return replace(value, values=on(device, value.values), keys=on(device, value.keys))
     return value.to(device) if isinstance(value, Tensor) else value
 
 

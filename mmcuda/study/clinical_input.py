@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mmcuda.data.split import Indices
 from mmcuda.data.table import ClinicalLabel
 from mmcuda.evaluate.features import Features
-from mmcuda.labels import Equal
+from mmcuda.relations import Equal
 
 CATEGORIES = 10  # an equality label of at most so many values is one column a value: its numbers may be mere codes
 

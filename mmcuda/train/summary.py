@@ -12,7 +12,7 @@ import timm
 import torch
 
 import mmcuda
-from mmcuda._extension import why_not_fused
+from mmcuda._native.extension import why_not_fused
 from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Split
 from mmcuda.info import cpu_name

@@ -1,7 +1,7 @@
 import numpy as np
 
 from mmcuda.data import ClinicalLabel
-from mmcuda.labels import Equal, Within
+from mmcuda.relations import Equal, Within
 from mmcuda.study.clinical_input import clinical_columns
 
 TRAIN = np.arange(4)

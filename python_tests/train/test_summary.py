@@ -7,7 +7,7 @@ import torch
 from mmcuda.data import ClinicalLabel, Split
 from mmcuda.data.check.summary import summarise_table
 from mmcuda.data.positives import positives_per_batch
-from mmcuda.labels import Equal, Within
+from mmcuda.relations import Equal, Within
 from mmcuda.train.summary import choose_samples, describe_environment
 
 

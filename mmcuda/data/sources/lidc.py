@@ -15,7 +15,7 @@ from mmcuda.data.problems import Problem
 from mmcuda.data.sources.lidc_readings import RATINGS, Reading, database_path, group_nodules, read_readings
 from mmcuda.data.sources.lidc_rendering import CHANNEL_NAMES, render_reading
 from mmcuda.data.table import ClinicalLabel, CohortTable, Picture
-from mmcuda.labels import Equal, Within
+from mmcuda.relations import Equal, Within
 
 RENDERING_VERSION = 1  # a part of the cache's name: raise it when the images or the table change
 READING = np.dtype(

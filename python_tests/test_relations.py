@@ -1,4 +1,4 @@
-"""Label sets: which pairs each relation makes positives, missing values, what the kernels read, messages."""
+"""Attributes: which pairs each relation makes positives, missing values, messages."""
 
 import math
 import re
@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from mmcuda.labels import Equal, LabelSet, Overlap, Rbf, Within
+from mmcuda.relations import Attribute, Equal, Overlap, Rbf, Within
 
 NAN = math.nan
 
@@ -16,28 +16,28 @@ def assert_relation(labels, expected):
 
 
 def test_equal():
-    assert_relation(LabelSet(torch.tensor([3, 3, 4]), Equal()), [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
-    assert_relation(LabelSet(torch.tensor([0.5, -1.0, -1.0]), Equal()), [[1, 0, 0], [0, 1, 1], [0, 1, 1]])
-    assert_relation(LabelSet(torch.tensor([True, False]), Equal()), [[1, 0], [0, 1]])
+    assert_relation(Attribute(torch.tensor([3, 3, 4]), Equal()), [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    assert_relation(Attribute(torch.tensor([0.5, -1.0, -1.0]), Equal()), [[1, 0, 0], [0, 1, 1], [0, 1, 1]])
+    assert_relation(Attribute(torch.tensor([True, False]), Equal()), [[1, 0], [0, 1]])
 
 
 def test_identifiers_of_64_bits_are_told_apart():
     big = 2**62
-    assert_relation(LabelSet(torch.tensor([big, big + 1, big]), Equal()), [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
+    assert_relation(Attribute(torch.tensor([big, big + 1, big]), Equal()), [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
 
 
 def test_within_counts_the_unit():
     """Its end belongs to it; integers are compared as numbers, also those without a sign."""
     expected = [[1, 0, 0], [0, 1, 1], [0, 1, 1]]
     for dtype in (torch.int8, torch.int64, torch.uint8, torch.float32):
-        assert_relation(LabelSet(torch.tensor([20, 40, 41], dtype=dtype), Within(1)), expected)
-    assert_relation(LabelSet(torch.tensor([255, 1], dtype=torch.uint8), Within(2)), [[1, 0], [0, 1]])
+        assert_relation(Attribute(torch.tensor([20, 40, 41], dtype=dtype), Within(1)), expected)
+    assert_relation(Attribute(torch.tensor([255, 1], dtype=torch.uint8), Within(2)), [[1, 0], [0, 1]])
 
 
 def test_rbf_falls_with_the_difference_and_ends_at_6_sigma():
     values = torch.tensor([0.0, 2.0, 12.0, 12.0001], dtype=torch.float64)
     near, end = math.exp(-0.5), math.exp(-18)
-    relation = LabelSet(values, Rbf(2.0)).dense()
+    relation = Attribute(values, Rbf(2.0)).dense()
     torch.testing.assert_close(relation[0], torch.tensor([1, near, end, 0], dtype=torch.float64))
     assert relation[0, 2] > 0
     torch.testing.assert_close(relation, relation.T)
@@ -53,9 +53,9 @@ def test_overlap_is_jaccard_over_the_cells_known_in_both():
         [0, 0, 0, 0, 1, 0],  # of a sample of which nothing is known: itself
         [0, 0, 1, 0, 0, 1],
     ]
-    assert_relation(LabelSet(values, Overlap()), expected)
-    assert_relation(LabelSet(values.double().masked_fill(values == -1, NAN), Overlap()), expected)
-    assert_relation(LabelSet(values[:3].bool(), Overlap()), [row[:3] for row in expected[:3]])
+    assert_relation(Attribute(values, Overlap()), expected)
+    assert_relation(Attribute(values.double().masked_fill(values == -1, NAN), Overlap()), expected)
+    assert_relation(Attribute(values[:3].bool(), Overlap()), [anchor[:3] for anchor in expected[:3]])
 
 
 @pytest.mark.parametrize("relation", [Equal(), Within(5.0), Rbf(5.0)])
@@ -64,57 +64,18 @@ def test_overlap_is_jaccard_over_the_cells_known_in_both():
     [torch.tensor([-1, 4, -1, 4]), torch.tensor([NAN, 4.0, NAN, 4.0]), torch.tensor([math.inf, 4, -math.inf, 4])],
 )
 def test_a_missing_value_is_related_to_its_own_sample_only(values, relation):
-    assert_relation(LabelSet(values, relation), [[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 1]])
-    of_others = LabelSet(values, relation, columns=values)  # other samples: no pair is a sample with itself
+    assert_relation(Attribute(values, relation), [[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 1]])
+    of_others = Attribute(values, relation, keys=values)  # other samples: no pair is a sample with itself
     assert_relation(of_others, [[0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 1]])
 
 
 def test_columns_are_other_samples():
-    labels = LabelSet(torch.tensor([1, 2]), Equal(), columns=torch.tensor([2, 1, 1]))
+    labels = Attribute(torch.tensor([1, 2]), Equal(), keys=torch.tensor([2, 1, 1]))
     assert_relation(labels, [[0, 1, 1], [1, 0, 0]])
     known, unknown = torch.tensor([[1, 0]]), torch.tensor([[-1, -1]])
     assert_relation(
-        LabelSet(torch.cat([known, unknown]), Overlap(), columns=torch.cat([known, unknown])), [[1, 0], [0, 0]]
+        Attribute(torch.cat([known, unknown]), Overlap(), keys=torch.cat([known, unknown])), [[1, 0], [0, 0]]
     )
-
-
-def test_keys_hold_the_columns_behind_the_rows():
-    assert LabelSet(torch.tensor([1, -1]), Equal(), columns=torch.tensor([5])).keys().tolist() == [1, -1, 5]
-    keys = LabelSet(torch.tensor([1, -1]), Within(2.0), columns=torch.tensor([5])).keys()
-    assert keys.dtype == torch.float64
-    assert keys[[0, 2]].tolist() == [1, 5]
-    assert keys[1].isnan()
-    cells = torch.zeros(2, 3)
-    assert LabelSet(cells, Overlap(), columns=cells).keys().tolist() == [0, 1, 2, 3]  # numbers of the samples
-    assert LabelSet(torch.tensor([1, 2]), Equal()).codes().numel() == 0
-
-
-def test_codes_of_rbf_are_exponents_of_2():
-    values = torch.tensor([250.0, NAN, 262.5, 240.0, 1e300], dtype=torch.float64)
-    u = LabelSet(values[:3], Rbf(10.0), columns=values[3:]).codes()
-    assert u.dtype == torch.float64
-    assert u.max() < 100  # gaps that no relation spans are closed
-    known = [0, 2, 3]
-    expected = LabelSet(values, Rbf(10.0)).dense()[known][:, known]
-    torch.testing.assert_close(torch.exp2(-(u[known][:, None] - u[known]).square()), expected)
-
-
-@pytest.mark.parametrize("cells", [1, 31, 32, 33, 70])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_codes_of_overlap_are_bits(cells, compiled):
-    values = torch.randint(-1, 2, (5, cells))
-
-    def codes(values):
-        return LabelSet(values[:3], Overlap(), columns=values[3:]).codes()
-
-    words = (torch.compile(codes, fullgraph=True, backend="aot_eager") if compiled else codes)(values)
-    assert words.dtype == torch.int32
-    assert words.shape == ((cells + 31) // 32, 2, 5)
-    assert words.is_contiguous()
-    for sample, row in enumerate(values.tolist()):
-        for plane, wanted in enumerate((lambda cell: cell == 1, lambda cell: cell >= 0)):
-            bits = [words[word, plane, sample].item() >> bit & 1 for word in range(len(words)) for bit in range(32)]
-            assert bits == [int(wanted(cell)) for cell in row] + [0] * (len(bits) - cells)
 
 
 def test_relations_say_what_they_are():
@@ -173,8 +134,8 @@ CELLS = torch.tensor([[0, 1], [1, 1], [-1, 0]])
         ),
         (
             ValueError,
-            {"values": CELLS, "columns": CELLS + 0.5, "relation": Overlap()},
-            "columns of labels must be 0 or 1, or -1 or NaN where it is not known, for Overlap()",
+            {"values": CELLS, "keys": CELLS + 0.5, "relation": Overlap()},
+            "keys of labels must be 0 or 1, or -1 or NaN where it is not known, for Overlap()",
         ),
         (
             TypeError,
@@ -189,25 +150,25 @@ CELLS = torch.tensor([[0, 1], [1, 1], [-1, 0]])
         (TypeError, {"weight": "1"}, "weight of labels must be a number, got str"),
         (ValueError, {"weight": -1.0}, "weight of labels must be not negative and finite, got -1.0"),
         (ValueError, {"weight": NAN, "name": "cst"}, "weight of cst must be not negative and finite, got nan"),
-        (TypeError, {"columns": [1]}, "columns of labels must be a tensor, got list"),
-        (ValueError, {"columns": CELLS}, "columns of labels must be real and [B], got torch.int64 [3, 2]"),
+        (TypeError, {"keys": [1]}, "keys of labels must be a tensor, got list"),
+        (ValueError, {"keys": CELLS}, "keys of labels must be real and [B], got torch.int64 [3, 2]"),
         (
             ValueError,
-            {"columns": LABELS.double()},
-            "columns of labels must be floating if and only if the values are, got torch.float64 for torch.int64",
+            {"keys": LABELS.double()},
+            "keys of labels must be floating if and only if the values are, got torch.float64 for torch.int64",
         ),
         (
             ValueError,
-            {"values": CELLS, "columns": CELLS[:, :1], "relation": Overlap()},
-            "columns of labels must be [B', 2], as many cells as the values have, got [3, 1]",
+            {"values": CELLS, "keys": CELLS[:, :1], "relation": Overlap()},
+            "keys of labels must be [B', 2], as many cells as the values have, got [3, 1]",
         ),
         (
             ValueError,
-            {"columns": LABELS.to("meta")},
-            "columns of labels must be on the device of the values, cpu, got meta",
+            {"keys": LABELS.to("meta")},
+            "keys of labels must be on the device of the values, cpu, got meta",
         ),
     ],
 )
 def test_a_wrong_argument_is_named(error, arguments, message):
     with pytest.raises(error, match=re.escape(message)):
-        LabelSet(**({"values": LABELS, "relation": Equal()} | arguments))
+        Attribute(**({"values": LABELS, "relation": Equal()} | arguments))

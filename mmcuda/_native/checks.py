@@ -1,4 +1,4 @@
-"""The checks of functional.py's arguments. A message names the argument, what was expected and what came."""
+"""Checks of arguments. A message names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from mmcuda.labels import LabelSet, check_number, check_tensor, may_look
+from torch._subclasses import FakeTensor
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise a TypeError naming the argument unless ``value`` is a dense tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+
+
+def check_number(name: str, value: object, zero_allowed: bool) -> None:
+    """Raise an error naming the argument unless ``value`` is a finite number that is not negative."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (value >= 0 if zero_allowed else value > 0) or value == math.inf:
+        raise ValueError(f"{name} must be {'not negative' if zero_allowed else 'positive'} and finite, got {value}")
+
+
+def can_inspect_values(tensor: Tensor) -> bool:
+    """Whether values may be read: an accelerator would be waited for; compiled or transformed there are none yet."""
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
+        return False
+    return not torch._C._are_functorch_transforms_active()
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -22,10 +44,10 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def check_variant(positives: object, denominator: object) -> None:
     """Check which of the losses is asked for."""
-    check_choice("positives", positives, ("outside", "inside"))
-    check_choice("denominator", denominator, ("all", "negatives", "one_positive"))
-    if positives == "inside" and denominator == "one_positive":
-        raise ValueError("denominator must be 'all' or 'negatives' for positives='inside', got 'one_positive'")
+    check_choice("positives", positives, ("out", "in"))
+    check_choice("denominator", denominator, ("all", "negatives", "sincere"))
+    if positives == "in" and denominator == "sincere":
+        raise ValueError("denominator must be 'all' or 'negatives' for positives='in', got 'sincere'")
 
 
 def check_execution(reduction: object, impl: object) -> None:
@@ -41,41 +63,50 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_features(name: str, value: object, shape: str) -> None:
-    """Check a tensor of features; ``shape`` names its dimensions, such as "[B, V, D]"."""
+    """Check a tensor of features; ``shape`` names its dimensions, such as "[N, D]"."""
+    _check_features(name, value, shape, isinstance(value, Tensor) and value.ndim == shape.count(",") + 1)
+
+
+def check_views(name: str, value: object) -> None:
+    """Check features of several views, [B, V, ...], or of one, [N, D]."""
+    _check_features(name, value, "[B, V, D] or [N, D]", isinstance(value, Tensor) and value.ndim >= 2)
+
+
+def _check_features(name: str, value: object, shape: str, fits: bool) -> None:
     check_tensor(name, value)
     assert isinstance(value, Tensor)
     if value.dtype not in DTYPES:
         raise ValueError(f"{name} must be float16, bfloat16, float32 or float64, got {value.dtype}")
-    if value.ndim != shape.count(",") + 1 or value.numel() == 0:
+    if not fits or value.numel() == 0:
         raise ValueError(f"{name} must be {shape} with at least one element, got shape {list(value.shape)}")
 
 
-def check_columns(columns: object, rows: Tensor) -> None:
-    """Check the columns of cross-contrast against its rows [N, D]."""
-    check_features("columns", columns, "[M, D]")
-    assert isinstance(columns, Tensor)
-    if columns.shape[1] != rows.shape[1]:
-        raise ValueError(f"columns must be [M, D] with D = {rows.shape[1]} as in rows, got {list(columns.shape)}")
-    if columns.dtype != rows.dtype:
-        raise ValueError(f"columns must have the dtype of rows, {rows.dtype}, got {columns.dtype}")
-    check_device("columns", columns, "rows", rows)
+def check_keys(keys: object, anchors: Tensor) -> None:
+    """Check the keys of cross-contrast against its anchors [N, D]."""
+    check_features("keys", keys, "[M, D]")
+    assert isinstance(keys, Tensor)
+    if keys.shape[1] != anchors.shape[1]:
+        raise ValueError(f"keys must be [M, D] with D = {anchors.shape[1]} as in anchors, got {list(keys.shape)}")
+    if keys.dtype != anchors.dtype:
+        raise ValueError(f"keys must have the dtype of anchors, {anchors.dtype}, got {keys.dtype}")
+    check_device("keys", keys, "anchors", anchors)
 
 
-def check_self_offset(self_offset: object, views: object, rows: int, columns: int) -> None:
-    """Check which of the columns are the rows, and that samples have all their views."""
+def check_anchor_offset(anchor_offset: object, views: object, anchors: int, keys: int) -> None:
+    """Check which of the keys are the anchors, and that samples have all their views."""
     check_integer("views", views, 1)
     assert isinstance(views, int)
-    if self_offset is None:
+    if anchor_offset is None:
         if views != 1:
-            raise ValueError(f"views must be 1 without self_offset, got {views}")
+            raise ValueError(f"views must be 1 without anchor_offset, got {views}")
         return
-    check_integer("self_offset", self_offset, 0)
-    assert isinstance(self_offset, int)
-    if self_offset + rows > columns:
+    check_integer("anchor_offset", anchor_offset, 0)
+    assert isinstance(anchor_offset, int)
+    if anchor_offset + anchors > keys:
         raise ValueError(
-            f"self_offset must be at most M - N = {columns - rows}, so that the rows are columns, got {self_offset}"
+            f"anchor_offset must be at most M - N = {keys - anchors}, so that the anchors are keys, got {anchor_offset}"
         )
-    for name, value in (("M", columns), ("N", rows), ("self_offset", self_offset)):
+    for name, value in (("M", keys), ("N", anchors), ("anchor_offset", anchor_offset)):
         if value % views:
             raise ValueError(f"views must divide {name} = {value}, got {views}")
 
@@ -96,51 +127,22 @@ def check_temperature(temperature: object, owner: str, like: Tensor) -> None:
         wanted = "a number or a floating tensor []"
         raise ValueError(f"temperature must be {wanted}, got {temperature.dtype} {list(temperature.shape)}")
     check_device("temperature", temperature, owner, like)
-    if may_look(temperature) and not 0 < temperature.item() < math.inf:
+    if can_inspect_values(temperature) and not 0 < temperature.item() < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature.item()}")
     return None
 
 
-def check_label_sets(
-    label_sets: object, rows: tuple[str, int], columns: tuple[str, int] | None, owner: str, like: Tensor
-) -> None:
-    """Check that label sets have a value of each row, and of each column where those are other samples.
-
-    ``rows`` and ``columns`` hold how values are counted, such as "sample, B", and how many there must be; the values
-    must be on the device of ``like``, the argument ``owner``.
-    """
-    if not isinstance(label_sets, Sequence):
-        raise TypeError(f"label_sets must be a list of LabelSet, got {type(label_sets).__name__}")
-    for index, labels in enumerate(label_sets):
-        if not isinstance(labels, LabelSet):
-            raise TypeError(f"label_sets[{index}] must be a LabelSet, got {type(labels).__name__}")
-        _check_count(labels.name, labels.values, rows)
-        check_device(labels.name, labels.values, owner, like)
-        if columns is None:
-            if labels.columns is not None:
-                raise ValueError(f"columns of {labels.name} must be None where rows and columns are the same samples")
-        elif labels.columns is None:
-            raise ValueError(f"columns of {labels.name} must be given: the columns are other samples than the rows")
-        else:
-            _check_count(f"columns of {labels.name}", labels.columns, columns)
-
-
-def _check_count(name: str, values: Tensor, wanted: tuple[str, int]) -> None:
-    if values.shape[0] != wanted[1]:
-        raise ValueError(f"{name} must have one value per {wanted[0]} = {wanted[1]}, got {values.shape[0]}")
-
-
 def check_mask(
     mask: object,
-    label_sets: Sequence[LabelSet],
+    attributes: Sequence[object],
     shape: str,
     sizes: tuple[int, int],
     denominator: str,
     owner: str,
     like: Tensor,
 ) -> None:
-    """Check a mask of ``sizes``, whose dimensions ``shape`` names, such as "[B, B]"; it replaces label sets."""
-    if label_sets:
+    """Check a mask of ``sizes``, whose dimensions ``shape`` names, such as "[B, B]"; it replaces attributes."""
+    if attributes:
         raise ValueError("labels and mask cannot be given together: give one of them")
     check_tensor("mask", mask)
     assert isinstance(mask, Tensor)
@@ -149,7 +151,7 @@ def check_mask(
     if mask.requires_grad:
         raise ValueError("mask must not require a gradient: the loss has none for it")
     check_device("mask", mask, owner, like)
-    if may_look(mask):
+    if can_inspect_values(mask):
         if not ((mask >= 0) & (mask < math.inf)).all():
             raise ValueError("mask must be finite and not negative")
         if denominator != "all" and (mask > 1).any():
@@ -164,7 +166,7 @@ def check_anchor_weights(weights: object, shape: str, size: int, owner: str, lik
         got = f"{weights.dtype} {list(weights.shape)}"
         raise ValueError(f"anchor_weights must be real and {shape} = [{size}], got {got}")
     check_device("anchor_weights", weights, owner, like)
-    if may_look(weights) and not ((weights >= 0) & (weights < math.inf)).all():
+    if can_inspect_values(weights) and not ((weights >= 0) & (weights < math.inf)).all():
         raise ValueError("anchor_weights must be finite and not negative")
 
 

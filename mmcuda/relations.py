@@ -1,15 +1,13 @@
-"""Label relations: which pairs of samples are positives under one clinical value, and how much."""
+"""Label relations, and the attributes of samples that they relate: which pairs are positives, and how much."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor
 
-WORD = 32  # cells of a multi-hot label in one word of its code
+from mmcuda._native.checks import can_inspect_values, check_number, check_tensor
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Overlap:
 
     Example:
         >>> biomarkers = torch.tensor([[1, 0, 1], [1, 1, -1], [0, 0, 0]])  # [B, C], -1 is not known
-        >>> LabelSet(biomarkers, Overlap()).dense()
+        >>> Attribute(biomarkers, Overlap()).dense()
         tensor([[1.0000, 0.5000, 0.0000],
                 [0.5000, 1.0000, 0.0000],
                 [0.0000, 0.0000, 1.0000]], dtype=torch.float64)
@@ -108,32 +106,9 @@ def check_relation(name: str, value: object) -> None:
         raise TypeError(f"{name} must be Equal(), Within(tolerance), Rbf(sigma) or Overlap(), got {value!r}")
 
 
-def check_tensor(name: str, value: object) -> None:
-    """Raise a TypeError naming the argument unless ``value`` is a dense tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
-    if value.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
-
-
-def check_number(name: str, value: object, zero_allowed: bool) -> None:
-    """Raise an error naming the argument unless ``value`` is a finite number that is not negative."""
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (value >= 0 if zero_allowed else value > 0) or value == math.inf:
-        raise ValueError(f"{name} must be {'not negative' if zero_allowed else 'positive'} and finite, got {value}")
-
-
-def may_look(tensor: Tensor) -> bool:
-    """Whether values may be read: an accelerator would be waited for; compiled or transformed there are none yet."""
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
-        return False
-    return not torch._C._are_functorch_transforms_active()
-
-
 @dataclass(frozen=True)
-class LabelSet:
-    """One clinical value of every sample, the relation that makes positives of it, and its weight in the loss.
+class Attribute:
+    """One attribute of every sample, as a clinical value, with the relation that makes positives and its weight.
 
     A value is missing if it is -1 (integer labels) or not finite (floating labels); in multi-hot labels a cell is
     missing if it is -1 or NaN. A sample without a value has no positives but its own other views.
@@ -141,19 +116,19 @@ class LabelSet:
     Args:
         values: [B] labels, or [B, C] of 0 and 1 for :class:`Overlap`.
         relation: what makes positives.
-        weight: w >= 0 of this label set in the loss.
+        weight: w >= 0 of this attribute in the loss.
         name: of the labels, for messages.
-        columns: [B'] or [B', C], the values of the columns in cross-contrast, whose samples are others than the rows';
+        keys: [B'] or [B', C], the values of the keys in cross-contrast, whose samples are others than the anchors';
             None: both are the same samples.
 
     Raises:
         TypeError: if ``values`` is not a dense tensor, ``relation`` not a relation, ``weight`` not a number.
-        ValueError: if ``values`` has the wrong shape or is complex, ``columns`` is not like ``values``, a cell of a
+        ValueError: if ``values`` has the wrong shape or is complex, ``keys`` is not like ``values``, a cell of a
             multi-hot label is not 0, 1, -1 or NaN (told on the CPU outside a compiled graph), or ``weight`` is negative
             or not finite.
 
     Example:
-        >>> LabelSet(torch.tensor([310.0, 305.0, torch.nan]), Within(25.0)).dense()
+        >>> Attribute(torch.tensor([310.0, 305.0, torch.nan]), Within(25.0)).dense()
         tensor([[ True,  True, False],
                 [ True,  True, False],
                 [False, False,  True]])
@@ -163,28 +138,27 @@ class LabelSet:
     relation: Relation
     weight: float = 1.0
     name: str = "labels"
-    columns: Tensor | None = None
+    keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_tensor(self.name, self.values)
         check_relation(f"relation of {self.name}", self.relation)
         check_number(f"weight of {self.name}", self.weight, zero_allowed=True)
         self._check_values(self.name, self.values)
-        if self.columns is None:
+        if self.keys is None:
             return
-        name = f"columns of {self.name}"
-        check_tensor(name, self.columns)
-        self._check_values(name, self.columns)
-        if self.columns.is_floating_point() != self.values.is_floating_point():
+        name = f"keys of {self.name}"
+        check_tensor(name, self.keys)
+        self._check_values(name, self.keys)
+        if self.keys.is_floating_point() != self.values.is_floating_point():
             raise ValueError(
-                f"{name} must be floating if and only if the values are, got {self.columns.dtype} for"
-                f" {self.values.dtype}"
+                f"{name} must be floating if and only if the values are, got {self.keys.dtype} for {self.values.dtype}"
             )
-        if self.columns.shape[1:] != self.values.shape[1:]:
+        if self.keys.shape[1:] != self.values.shape[1:]:
             wanted = f"[B', {self.values.shape[1]}], as many cells as the values have"
-            raise ValueError(f"{name} must be {wanted}, got {list(self.columns.shape)}")
-        if self.columns.device != self.values.device:
-            devices = f"{self.values.device}, got {self.columns.device}"
+            raise ValueError(f"{name} must be {wanted}, got {list(self.keys.shape)}")
+        if self.keys.device != self.values.device:
+            devices = f"{self.values.device}, got {self.keys.device}"
             raise ValueError(f"{name} must be on the device of the values, {devices}")
 
     def _check_values(self, name: str, values: Tensor) -> None:
@@ -192,59 +166,36 @@ class LabelSet:
         if values.ndim != 1 + multi_hot or values.is_complex() or (multi_hot and values.shape[1] == 0):
             wanted = "[B, C], C > 0, for Overlap()" if multi_hot else "[B]"
             raise ValueError(f"{name} must be real and {wanted}, got {values.dtype} {list(values.shape)}")
-        if multi_hot and may_look(values) and not ((values.double().nan_to_num(-1).abs() - 0.5).abs() == 0.5).all():
+        if (
+            multi_hot
+            and can_inspect_values(values)
+            and not ((values.double().nan_to_num(-1).abs() - 0.5).abs() == 0.5).all()
+        ):
             raise ValueError(f"{name} must be 0 or 1, or -1 or NaN where it is not known, for Overlap()")
 
     def dense(self) -> Tensor:
         """Return the relation of every pair of samples, [B, B'], bool or float64 in [0, 1].
 
-        The diagonal is 1 where rows and columns are the same samples: views of one sample are always positives.
+        The diagonal is 1 where anchors and keys are the same samples: views of one sample are always positives.
         """
-        others = self.values if self.columns is None else self.columns
+        others = self.values if self.keys is None else self.keys
         if isinstance(self.relation, Overlap):
             related = _jaccard(self.values, others)
         else:
-            a, b = _keys(self.values, self.relation)[:, None], _keys(others, self.relation)
+            a, b = sort_values(self.values, self.relation)[:, None], sort_values(others, self.relation)
             related = a == b
             if self.relation.tolerance > 0:
                 related = related | ((a - b).abs() <= self.relation.tolerance)
-            related = related & known(a) & known(b)
+            related = related & is_known(a) & is_known(b)
             if isinstance(self.relation, Rbf):
                 related = torch.exp(-0.5 * ((a - b) / self.relation.sigma).square()).where(related, 0)
-        if self.columns is None:
+        if self.keys is None:
             related = related.masked_fill(torch.eye(len(related), dtype=torch.bool, device=related.device), 1)
         return related
 
-    def keys(self) -> Tensor:
-        """Return what the kernels rank, [L], the columns' behind the rows': int64 with -1 = missing, or float64."""
-        values = self._all_values()
-        if isinstance(self.relation, Overlap):
-            return torch.arange(len(values), device=values.device)
-        return _keys(values, self.relation)
 
-    def codes(self) -> Tensor:
-        """Return what else the kernels need to compute the relation, the columns' behind the rows'.
-
-        Rbf: [L] float64 u with relation 2^-((u_i - u_j)^2) where the ranks relate i and j. Overlap: [W, 2, L] int32
-        words of bits, one a cell: what is 1, and what is known. Otherwise empty.
-        """
-        if isinstance(self.relation, Rbf):
-            # Only differences of related values matter, at most 6 sigma: larger gaps are closed, so that the numbers
-            # stay small and keep their digits.
-            ordered, order = _keys(self._all_values(), self.relation).sort()
-            gaps = ordered.diff().div(self.relation.sigma * math.sqrt(2 * math.log(2))).nan_to_num(8.0).clamp(max=8.0)
-            return torch.zeros_like(ordered).scatter_(0, order[1:], gaps.cumsum(0))
-        if isinstance(self.relation, Overlap):
-            cells = _cells(self._all_values())
-            return torch.stack([_words(one) for one in cells]).permute(2, 0, 1).contiguous()
-        return torch.empty(0, device=self.values.device)
-
-    def _all_values(self) -> Tensor:
-        return self.values if self.columns is None else torch.cat([self.values, self.columns])
-
-
-def _keys(values: Tensor, relation: Relation) -> Tensor:
-    """Return values to compare: int64 where -1 is missing, or float64 where what is not finite is missing."""
+def sort_values(values: Tensor, relation: Relation) -> Tensor:
+    """Return what is compared and sorted: int64 where -1 is missing, or float64 where what is not finite is missing."""
     if values.is_floating_point():
         return values.double()
     if isinstance(relation, Equal):
@@ -253,12 +204,12 @@ def _keys(values: Tensor, relation: Relation) -> Tensor:
     return numbers.masked_fill(numbers == -1, torch.nan)
 
 
-def known(keys: Tensor) -> Tensor:
-    """Return which of the keys, see :meth:`LabelSet.keys`, are not missing."""
-    return keys.isfinite() if keys.is_floating_point() else keys != -1
+def is_known(values: Tensor) -> Tensor:
+    """Return which of the values, see :func:`sort_values`, are not missing."""
+    return values.isfinite() if values.is_floating_point() else values != -1
 
 
-def _cells(values: Tensor) -> tuple[Tensor, Tensor]:
+def cells(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return which cells of a multi-hot label are 1, and which are known, each bool [B, C]."""
     ones = values == 1
     return ones, ones | (values == 0)
@@ -266,16 +217,9 @@ def _cells(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _jaccard(rows: Tensor, columns: Tensor) -> Tensor:
     """Return |1 in both| / |1 in either| over the cells known in both, [B, B'] float64; see :class:`Overlap`."""
-    ones, known = (cells.double() for cells in _cells(rows))
-    other_ones, other_known = (cells.double() for cells in _cells(columns))
+    ones, known = (each.double() for each in cells(rows))
+    other_ones, other_known = (each.double() for each in cells(columns))
     both = ones @ other_ones.T
     either = ones @ other_known.T + known @ other_ones.T - both
     comparable = known @ other_known.T > 0
     return torch.where(either > 0, both / either.clamp_min(1), comparable.double())
-
-
-def _words(cells: Tensor) -> Tensor:
-    """Pack bool [L, C] into int32 words [L, W]: cell c is bit c % 32 of word c // 32."""
-    padded = torch.nn.functional.pad(cells, (0, -cells.shape[1] % WORD))
-    bits = 1 << torch.arange(WORD, dtype=torch.int32, device=cells.device)
-    return (padded.view(len(cells), -1, WORD) * bits).sum(2, dtype=torch.int32)

@@ -1,17 +1,17 @@
-"""A loss whose batch is compared with a memory of earlier ones."""
+"""Supervised contrastive loss against a queue of earlier keys, as in MoCo."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from mmcuda.checks import check_device, check_features
+from mmcuda._native.checks import check_device, check_features
 from mmcuda.functional import Implementation, Reduction, cross_contrast_loss
-from mmcuda.labels import Equal, LabelSet
-from mmcuda.losses.base import Loss, check_labels, check_pairs, classes_of_pairs
+from mmcuda.losses.base import ContrastiveLoss, check_labels, check_pairs, classes_of_pairs
+from mmcuda.relations import Attribute, Equal
 
 
-class QueuedSupConLoss(Loss):
+class QueuedSupConLoss(ContrastiveLoss):
     """Supervised contrastive loss against a memory queue (He et al. 2020, MoCo, arXiv 1911.05722; with labels: Khosla
     et al. 2020, arXiv 2004.11362).
 
@@ -49,7 +49,7 @@ class QueuedSupConLoss(Loss):
 
     queue: Tensor  # [Q, D]
     queue_labels: Tensor  # [Q] int64, -1 = missing
-    shown = ("queue_size", "feature_size", *Loss.shown)
+    repr_fields = ("queue_size", "feature_size", *ContrastiveLoss.repr_fields)
 
     def __init__(
         self,
@@ -90,12 +90,12 @@ class QueuedSupConLoss(Loss):
         """
         check_pairs("queries", queries, "keys", keys)
         labels = self._checked("queries", queries, labels)
-        columns = torch.cat([keys, self.queue[: self._filled]])
+        candidates = torch.cat([keys, self.queue[: self._filled]])
         classes = classes_of_pairs(torch.cat([labels, self.queue_labels[: self._filled]]))
         return cross_contrast_loss(
-            queries.to(columns.dtype),
-            columns,
-            [LabelSet(classes[: len(queries)], Equal(), columns=classes)],
+            queries.to(candidates.dtype),
+            candidates,
+            [Attribute(classes[: len(queries)], Equal(), keys=classes)],
             temperature=self.temperature,
             reduction=self.reduction,
             impl=self.impl,

@@ -19,7 +19,7 @@
 
 namespace mmcuda {
 
-class KeptMemory {
+class SavedLogitsMemory {
  public:
   // A tensor [pairs, kBlockPairs], not initialised.
   static Tensor tensor(int64_t pairs, ScalarType dtype) {
@@ -31,14 +31,14 @@ class KeptMemory {
 
  private:
   static constexpr std::align_val_t kHugePage{int64_t{1} << 21};  // fewer pages to look up
-  static constexpr int64_t kBytes = (kMostKept + int64_t(kHugePage) - 1) / int64_t(kHugePage) * int64_t(kHugePage);
+  static constexpr int64_t kBytes = (kMaxSavedBytes + int64_t(kHugePage) - 1) / int64_t(kHugePage) * int64_t(kHugePage);
   static constexpr size_t kMostWaiting = 2;
 
   std::mutex mutex_;
   std::vector<void*> buffers_;  // all of one size; only pages that were used take memory
 
-  static KeptMemory& waiting() {
-    static auto* const memory = new KeptMemory;  // never destroyed: tensors may outlive static objects
+  static SavedLogitsMemory& waiting() {
+    static auto* const memory = new SavedLogitsMemory;  // never destroyed: tensors may outlive static objects
     return *memory;
   }
 
