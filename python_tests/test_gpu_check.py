@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcuda import _extension
+from mmcuda._native import extension
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/gpu"))
 import check
@@ -374,8 +374,8 @@ def test_launchers_begin_no_case_late(tmp_path):
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory):
     """The folder of results of all steps, without a device and without a compiler for one; and the exit code."""
-    if _extension.native is None:
-        pytest.skip(_extension.missing_reason)
+    if extension.native is None:
+        pytest.skip(extension.missing_reason)
     folder = tmp_path_factory.mktemp("dry") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "find", lambda tool: None)

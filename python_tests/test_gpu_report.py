@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 from mmcuda.functional import cross_contrast_loss, supcon_loss
-from mmcuda.labels import Equal, LabelSet
+from mmcuda.relations import Attribute, Equal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/gpu"))
 import contestants
@@ -25,7 +25,7 @@ def test_exact_supcon(monkeypatch):
     x = normalize(torch.randn(15, 2, 6, dtype=torch.float64), dim=-1).requires_grad_()
     labels = torch.tensor([0, 1, 2] * 4 + [3, 4, -1])
     loss, (gradient,) = exact.supcon(x, labels, 0.2)
-    wanted = supcon_loss(x, [LabelSet(labels + 1, Equal())], temperature=0.2, base_temperature=None, impl="reference")
+    wanted = supcon_loss(x, [Attribute(labels + 1, Equal())], temperature=0.2, base_temperature=None, impl="reference")
     assert loss == pytest.approx(wanted.item(), rel=1e-12)
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted, x)[0], rtol=1e-10, atol=1e-12)
 
@@ -34,7 +34,7 @@ def test_exact_supcon_without_positives():
     x = normalize(torch.randn(6, 1, 4, dtype=torch.float64), dim=-1).requires_grad_()
     labels = torch.tensor([0, 0, 1, 2, 3, 3])
     loss, (gradient,) = exact.supcon(x, labels, 0.2)
-    wanted = supcon_loss(x, [LabelSet(labels, Equal())], temperature=0.2, base_temperature=None, impl="reference")
+    wanted = supcon_loss(x, [Attribute(labels, Equal())], temperature=0.2, base_temperature=None, impl="reference")
     assert loss == pytest.approx(wanted.item(), rel=1e-12)
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted, x)[0], rtol=1e-10, atol=1e-12)
 
@@ -43,7 +43,7 @@ def test_exact_clip(monkeypatch):
     monkeypatch.setattr(exact, "CHUNK_BYTES", 8 * 20 * 7)
     x, y = (normalize(torch.randn(20, 6, dtype=torch.float64), dim=-1).requires_grad_() for _ in range(2))
     loss, gradients = exact.clip(x, y, 0.2)
-    wanted = cross_contrast_loss(x, y, temperature=0.2, both_ways=True, impl="reference")
+    wanted = cross_contrast_loss(x, y, temperature=0.2, symmetric=True, impl="reference")
     assert loss == pytest.approx(wanted.item(), rel=1e-12)
     for found, expected in zip(gradients, torch.autograd.grad(wanted, (x, y)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)

@@ -109,7 +109,7 @@ def supcon_inputs(n: int, d: int, dtype: torch.dtype, device: str) -> tuple[Tens
 
 def our_clip(temperature: float) -> Loss:
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return cross_contrast_loss(x, y, temperature=temperature, both_ways=True, impl="fused")
+        return cross_contrast_loss(x, y, temperature=temperature, symmetric=True, impl="fused")
 
     return loss
 

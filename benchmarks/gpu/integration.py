@@ -61,7 +61,7 @@ def outcome(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clip(x: Tensor, y: Tensor) -> Tensor:
-    return cross_contrast_loss(x, y, temperature=TEMPERATURE, both_ways=True, impl="fused")
+    return cross_contrast_loss(x, y, temperature=TEMPERATURE, symmetric=True, impl="fused")
 
 
 def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], what: object = "") -> None:

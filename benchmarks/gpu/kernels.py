@@ -9,7 +9,8 @@ import sys
 import torch
 from recovery import NO_DEVICE
 
-from mmcuda import _extension, info
+from mmcuda import info
+from mmcuda._native import extension
 from mmcuda.selfcheck.cases import FULL, QUICK
 from mmcuda.selfcheck.correctness import MODES, check_all
 
@@ -20,9 +21,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes of float32 alone")
     args = parser.parse_args()
     print(info.describe())
-    if args.device == "cuda" and _extension.why_no_cuda_device():
+    if args.device == "cuda" and extension.why_no_cuda_device():
         return NO_DEVICE
-    if reason := _extension.why_not_fused(args.device):
+    if reason := extension.why_not_fused(args.device):
         print(f"no kernels on {args.device}: {reason}")
         return 1
     modes = {"float32": MODES["float32"]} if args.quick else MODES
