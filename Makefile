@@ -60,7 +60,7 @@ sanitize: setup
 	$(call SANITIZED,thread,TSAN_OPTIONS=ignore_noninstrumented_modules=1:atexit_sleep_ms=0,libtsan.so)
 
 PTX := build/ptx/libkernels.so
-LAUNCHERS = $(BIN)/python benchmarks/gpu/launchers/check.py $(PTX)
+LAUNCHERS = $(BIN)/python benchmarks/gpu/launchers/compare.py $(PTX)
 $(PTX): $(NATIVE)
 	mkdir -p $(@D)
 	nvcc -O3 -std=c++20 -lineinfo -cudart shared -shared -Xcompiler -fPIC --no-compress \

@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmcuda._native import extension
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/gpu"))
 import check
 import contestants
+import exact
 import machine
 import race
 import recovery
@@ -193,12 +195,22 @@ def test_no_time_is_left(tmp_path):
     assert states(summary) == {"first": "passed", "second": "left out: no time", "reserves": "left out: no time"}
 
 
-def test_the_budget_ends_a_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "LEAST_SECONDS", 0.5)
-    code, summary = run(tmp_path, {"name": "long", "command": "sleep 300", "limit": 100}, seconds=1)
+def test_the_budget_ends_a_step(tmp_path):
+    code, summary = run(tmp_path, {"name": "long", "command": "sleep 300", "limit": 100, "least": 0.5}, seconds=1)
     assert code == 1
     assert states(summary) == {"long": "timed out"}
     assert 1 <= summary["seconds"] < 5
+
+
+def test_what_a_device_did_not_run_is_no_success(tmp_path):
+    code, summary = run(
+        tmp_path,
+        {"name": "lacks a tool", "command": "true", "limit": 20, "lacks": "ncu"},
+        {"name": "runs", "command": "true", "limit": 20},
+        facts={"device": {"name": "NVIDIA Something"}},
+    )
+    assert code == steps.NOT_ALL
+    assert states(summary) == {"lacks a tool": "left out: needs ncu", "runs": "passed"}
 
 
 def test_without_a_device(tmp_path):
@@ -333,7 +345,7 @@ def fake_library(folder, devices=1):
     library = folder / "libfake.so"
     options = ["-shared", "-fPIC", "-w", f"-DSIZE={size}", f"-DDEVICES={devices}"]
     subprocess.run(["gcc", *options, folder / "fake.c", "-o", library], check=True)
-    return [sys.executable, launchers / "check.py", library, "--cudart", library, "--dtype", "float32"]
+    return [sys.executable, launchers / "compare.py", library, "--cudart", library, "--dtype", "float32"]
 
 
 @needs_gcc
@@ -364,8 +376,8 @@ def test_launchers_without_a_device(tmp_path):
 @needs_gcc
 def test_launchers_begin_no_case_late(tmp_path):
     done = subprocess.run([*fake_library(tmp_path), "--few", "--seconds", "-1"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert re.search(r"^\d+ cases left out: no time\n0 failed$", done.stdout.strip())
+    assert done.returncode == 1
+    assert re.search(r"^\d+ cases left out: no time\nno case was compared$", done.stdout.strip())
 
 
 # ---- a dry run of everything that a CPU can run
@@ -421,7 +433,7 @@ def test_dry_race(dry_run):
     for row in ours:
         assert row["agrees"]
         assert row["call_ms"][0] <= row["call_ms"][1] <= row["call_ms"][2]
-    assert all("began" not in row for row in race["rows"])
+    assert all("begun" not in row for row in race["rows"])
     absent = {row["name"] for row in race["rows"] if "ModuleNotFoundError" in row.get("problem", "")}
     assert absent <= {"memeff", "inf-cl", "cut-cross-entropy, unfiltered", "cut-cross-entropy", "siglip-kernel"}
 
@@ -473,6 +485,51 @@ def test_race_goes_on_behind_a_row_that_did_not_come_back(tmp_path, monkeypatch)
     assert after["broken"]["problem"] == "ValueError: not here"
     assert after["slow"]["problem"] == "lost the device, or did not come back"
     assert after["mmcuda"]["agrees"]
+
+
+@pytest.mark.parametrize("temperature", [0.01, contestants.TEMPERATURE])
+def test_losses_of_the_race_are_numbers_that_float32_has(temperature):
+    x, y = contestants.clip_inputs(512, 512, torch.bfloat16, "cpu", temperature)
+    loss, _ = exact.clip(x, y, temperature)
+    assert 1e-2 < loss < 20
+
+
+def test_a_failed_capture_costs_the_row_its_graph_only(tmp_path, monkeypatch):
+    """A loss that waits for the device is never captured; where a capture fails a new process continues."""
+    modes, lost = [], []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(race, "lose", lambda reason, arguments: lost.append(arguments) or sys.exit())
+
+    def step():
+        if modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    racing = race.Race(tmp_path / "race.json", 30, "cpu", {}, 0)
+    racing.rows = [{}]
+    row = {"name": "peer"}
+    racing.measure_graph(row, step)
+    assert row["no_graph"] == "RuntimeError: called a synchronizing CUDA operation"
+    assert (modes, lost) == (["error", "default"], [])
+
+    def refuse(step):
+        raise RuntimeError("capture")
+
+    monkeypatch.setattr(race, "graph", refuse)
+    with pytest.raises(SystemExit):
+        racing.measure_graph(row, lambda: None)
+    assert lost == ["--again 1"]
+    assert json.loads((tmp_path / "race.json").read_text())["rows"] == [row]
+
+
+def test_race_without_ceilings(tmp_path, monkeypatch):
+    """What ceilings.cu left is not always JSON."""
+    empty = tmp_path / "ceilings.json"
+    empty.write_text("")
+    monkeypatch.setattr(race, "dry_plan", lambda: iter(()))
+    out = tmp_path / "race.json"
+    monkeypatch.setattr(sys, "argv", ["race.py", str(out), "--device", "cpu", "--ceilings", str(empty)])
+    assert race.main() == 1  # no row of ours
+    assert json.loads(out.read_text())["ceilings"] == {}
 
 
 def test_race_stops_in_time(tmp_path):

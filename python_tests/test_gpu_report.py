@@ -120,7 +120,7 @@ def invented(tmp_path):
         '"0","forward_kernel","Launch Statistics","Registers Per Thread","register/thread","253"',
         '"1","backward_kernel","GPU Speed Of Light Throughput","Duration","nsecond","1,500"',
     ]
-    (tmp_path / "ncu.csv").write_text("\n".join(lines))
+    (tmp_path / "ncu.txt").write_text("\n".join(lines))
     return tmp_path
 
 

@@ -7,7 +7,7 @@ from simt_build import CSRC, PLANTED, SANITIZERS, bugs, compiled, needs_compiler
 
 KERNELS = ["launch", "launch_bfloat16", "launch_float16", "launch_float32", "launch_float64"]
 SANITIZER = {"out_of_bounds_row": "address", "shared_race": "thread"}  # that sees the bug; the others are plainly wrong
-CHECK = CSRC.parent / "benchmarks/gpu/launchers/check.py"
+CHECK = CSRC.parent / "benchmarks/gpu/launchers/compare.py"
 CASES = ["50xselfx24", "300xselfx128", "140x150"]  # of CHECK
 
 pytestmark = needs_patch

@@ -7,9 +7,9 @@ compute-sanitizer; then, with the device to itself, measures its rates, times th
 profiles the kernels. Each step has its own time limit; one that fails or is slow costs nobody else anything.
 
 OUT gets seven files: summary.json (states, facts), machine.txt, build.txt, launchers.txt, torch.txt, race.json,
-ncu.csv. `report.py OUT` makes tables of them. Exit code: 0 if all steps that ran have passed, 1 if one has not, 2 if
-the arguments are wrong. Without a device the steps that can run on the CPU do, with tiny sizes; the others end as
-"no device".
+ncu.txt. `report.py OUT` makes tables of them. Exit code: 0 if all steps that ran have passed, 1 if one has not, 2 if
+the arguments are wrong, 4 if steps were left out though there is a device. Without a device the steps that can run on
+the CPU do, with tiny sizes; the others end as "no device".
 
 Nothing is downloaded. WHEELS may hold wheels of packages that this machine lacks: memeff, inf-cl, cut-cross-entropy and
 siglip-kernel, to be timed beside ours, or a build dependency.
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "benchmarks/gpu"
 WORK = ROOT / "build/gpu"
 SITE = WORK / "site"  # packages of this check
-FILES = ("machine.txt", "build.txt", "launchers.txt", "torch.txt", "race.json", "ncu.csv")
+FILES = ("machine.txt", "build.txt", "launchers.txt", "torch.txt", "race.json", "ncu.txt")
 DTYPES = ("bfloat16", "float32", "tf32", "float16", "float64")
 BUILD_SECONDS = {"cuda": 220, "cpu": 400}  # where there is no device, a build may take nearly all of the time
 STAND_IN = [9, 0]  # the compute capability that is compiled for where there is no device
@@ -43,7 +43,7 @@ NCU_SECTIONS = (
     "WarpStateStats",
 )
 PROFILED = ((8192, 128, "bf16"), (8192, 128, "fp32"), (8192, 128, "tf32"), (32768, 128, "bf16"), (8192, 512, "bf16"))
-NCU_SECONDS = 20  # of one of them
+NCU_SECONDS = (40, 20)  # of the first of them, of each other
 # An editable install has an import hook, which comes before the path: it would hide the extension that was just built.
 SITE_CUSTOMIZE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Redirecting' not in type(f).__name__]"
 
@@ -77,6 +77,7 @@ def build_steps(device: dict[str, Any] | None, nvcc: str | None, wheels: Path) -
         "TORCH_CUDA_ARCH_LIST": ".".join(map(str, capability)),
         "MMCUDA_CUDA": "ON",
         "MMCUDA_SIMT": "OFF",
+        **({"CUDACXX": quoted(nvcc)} if nvcc else {}),  # it need not be on the PATH
         "CMAKE_BUILD_PARALLEL_LEVEL": os.cpu_count(),
         "PIP_DISABLE_PIP_VERSION_CHECK": 1,
     }
@@ -99,18 +100,26 @@ def build_steps(device: dict[str, Any] | None, nvcc: str | None, wheels: Path) -
 
 def launcher_steps(nvcc: str) -> list[Step]:
     """The launchers without torch: every case of every dtype, then few cases under each sanitizer."""
-    check = [sys.executable, HERE / "launchers/check.py", WORK / "libkernels.so", "--cudart", cudart(nvcc)]
+    check = [
+        "env",
+        "OPENBLAS_NUM_THREADS=1",
+        sys.executable,
+        HERE / "launchers/compare.py",
+        WORK / "libkernels.so",
+        "--cudart",
+        cudart(nvcc),
+    ]
     common = {"file": "launchers.txt", "needs": ("build launchers",), "needs_device": True}
     steps = []
     for dtype in DTYPES:
         command = f"{quoted(*check, '--dtype', dtype)} --seconds $((STEP_SECONDS - 10))"
-        steps.append(Step(f"launchers {dtype}", command, 110, **common))
+        steps.append(Step(f"launchers {dtype}", command, 110, least=20, **common))
     sanitizer = machine.find("compute-sanitizer")
     for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
         tool_command = [sanitizer, "--tool", tool, "--error-exitcode", 9, "--print-limit", 20]
         options = ["--few", "--dtype", ",".join(DTYPES), "--case-seconds", 60, *["--no-poison"] * (tool == "initcheck")]
         command = f"{quoted(*tool_command, *check, *options)} --seconds $((STEP_SECONDS - 30))"
-        steps.append(Step(tool, command, 120, lacks="" if sanitizer else "compute-sanitizer", **common))
+        steps.append(Step(tool, command, 120, least=45, lacks="" if sanitizer else "compute-sanitizer", **common))
     return steps
 
 
@@ -121,7 +130,7 @@ def torch_steps(device: str) -> list[Step]:
     quick = ["--quick"] if device == "cpu" else []
     return [
         Step("kernels", script("kernels.py", "--device", device, *quick), 120, "torch.txt", **order),
-        Step("integration", script("integration.py", "--device", device), 110, "torch.txt", **order),
+        Step("integration", script("integration.py", "--device", device), 110, "torch.txt", least=40, **order),
     ]
 
 
@@ -129,28 +138,33 @@ def timing_steps(device: str, before: list[Step]) -> list[Step]:
     """What has the device to itself: one after the other, behind everything else."""
     race_file, rates = WORK / "race.json", WORK / "ceilings.json"
     ncu = machine.find("ncu")
-    after = tuple(step.name for step in before)
+    after, part = tuple(step.name for step in before), quoted(f"{rates}.part")
     build = ("build extension",) if device == "cuda" else ()
     steps = [
         Step(
-            "ceilings", f"set -o pipefail; {quoted(WORK / 'ceilings')} | tee {quoted(rates)}", 30, "machine.txt",
+            "ceilings", f"{quoted(WORK / 'ceilings')} > {part} && mv {part} {quoted(rates)} && cat {quoted(rates)}",
+            30, "machine.txt",
             needs=("build ceilings",), after=after, needs_device=True,
         )
     ]  # fmt: skip
-    race = script("race.py", race_file, "--device", device, "--ceilings", rates)
+    race = "TEARDOWN_CUPTI=1 " + script("race.py", race_file, "--device", device, "--ceilings", rates)
     steps.append(
         Step(
             "race", f"{race} --seconds $((STEP_SECONDS - 10))", 185, "torch.txt", needs=build,
-            after=(*after, "ceilings"), reserve=3 * NCU_SECONDS, copies=(race_file,),
+            after=(*after, "ceilings"), reserve=sum(NCU_SECONDS), least=30, copies=(race_file,),
         )
     )  # fmt: skip
     options = ["--profile-from-start", "off", "--clock-control", "none", "--csv"]
     options += [word for section in NCU_SECTIONS for word in ("--section", section)]
     options += ["--kernel-name", "regex:forward_kernel|backward_kernel"]
-    for n, d, dtype in PROFILED:
+    for k, (n, d, dtype) in enumerate(PROFILED):
         command = f"{WITH_SITE} {quoted(ncu, *options, sys.executable, HERE / 'one_call.py', n, d, dtype)}"
-        conditions = {"needs": build, "after": (steps[-1].name,), "lacks": "" if ncu else "ncu", "needs_device": True}
-        steps.append(Step(f"ncu {n}x{d} {dtype}", command, NCU_SECONDS, "ncu.csv", **conditions))
+        # The first tells whether counters may be read at all.
+        needs = (*build, *(step.name for step in steps[2:3]))
+        conditions = {"needs": needs, "after": (steps[-1].name,), "lacks": "" if ncu else "ncu", "needs_device": True}
+        seconds = NCU_SECONDS[min(k, 1)]
+        conditions["least"] = seconds
+        steps.append(Step(f"ncu {n}x{d} {dtype}", command, seconds, "ncu.txt", **conditions))
     return steps
 
 

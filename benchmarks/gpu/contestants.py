@@ -34,6 +34,7 @@ class Contestant:
     make: Callable[[float], Loss]  # of a temperature
     same_loss: bool = True  # whether its value is that of the task
     dense: bool = False  # it keeps N x N numbers
+    compiles: bool = False  # at its first call, for up to half a minute
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,19 @@ class Task:
     Floating-point operations are those of the memory-saving form, which keeps no N x N numbers: each of forward and
     backward makes all logits once, 2 D operations per pair; the backward then multiplies N x N coefficients with the
     features of the other side, 2 D operations per pair and side that gets a gradient. In self-contrast logits are
-    symmetric, so that half of the pairs are enough, and there is one side. Exact float32 counts three times: three
-    products of TF32 for each.
+    symmetric, so that half of the pairs are enough, and there is one side. Our exact float32 makes three products of
+    TF32 for each.
     """
 
     name: str
-    inputs: Callable[[int, int, torch.dtype, str], tuple[Tensor, Tensor]]  # of N, D, dtype, device
+    inputs: Callable[[int, int, torch.dtype, str, float], tuple[Tensor, Tensor]]  # of N, D, dtype, device, temperature
     exact: Callable[[Tensor, Tensor, float], exact.Exact]
     flops_per_pair_and_feature: float  # forward + backward
     contestants: dict[str, Contestant]
 
-    def flops(self, n: int, d: int, dtype: str) -> float:
-        return self.flops_per_pair_and_feature * n * n * d * (3 if dtype == "fp32" else 1)
+    def flops(self, n: int, d: int, products: int) -> float:
+        """Operations of a loss that makes `products` products for each of the formula."""
+        return self.flops_per_pair_and_feature * n * n * d * products
 
 
 # ---- SupCon
@@ -76,29 +78,33 @@ def supcon(device: str) -> Task:
     contestants = [
         Contestant(OURS, our_supcon),
         Contestant("dense", lambda _: dense_supcon, dense=True),
-        Contestant("dense, compiled", lambda _: compiled(dense_supcon, backend), dense=True),
+        Contestant("dense, compiled", lambda _: compiled(dense_supcon, backend), dense=True, compiles=True),
     ]
     # N^2 D forward, N^2 D + 2 N^2 D backward
     return Task("supcon", supcon_inputs, exact.supcon, 4, {c.name: c for c in contestants})
 
 
-def near(x: Tensor) -> Tensor:
-    """Unit vectors whose cosine with those of x is about sqrt(1/2)."""
-    return normalize(x + normalize(torch.randn_like(x), dim=-1), dim=-1)
+def near(x: Tensor, cosine: float = 0.7) -> Tensor:
+    """Unit vectors whose cosine with those of x is about `cosine`."""
+    noise = normalize(torch.randn(x.shape), dim=-1).to(x.device)
+    return normalize(cosine * x + math.sqrt(1 - cosine**2) * noise, dim=-1)
 
 
 def clustered(n: int, d: int, device: str) -> tuple[Tensor, Tensor]:
     """Unit vectors [N, D] about the centers of their classes, and the classes [N], of 16 each.
 
-    With unrelated features the softmax would be flat, and gradients would hardly depend on it.
+    With unrelated features the softmax would be flat, and gradients would hardly depend on it. Random numbers come from
+    the CPU: the device's generator stays unusable after a capture into a graph that failed.
     """
     torch.manual_seed(0)
     classes = torch.arange(n, device=device) % max(n // 16, 1)
-    centers = normalize(torch.randn(max(n // 16, 1), d, device=device), dim=-1)
+    centers = normalize(torch.randn(max(n // 16, 1), d), dim=-1).to(device)
     return near(centers[classes]), classes
 
 
-def supcon_inputs(n: int, d: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+def supcon_inputs(
+    n: int, d: int, dtype: torch.dtype, device: str, temperature: float = TEMPERATURE
+) -> tuple[Tensor, Tensor]:
     """Two views of N / 2 samples, [N / 2, 2, D], and labels [N / 2]."""
     x, labels = clustered(n // 2, d, device)
     return torch.stack([x, near(x)], 1).to(dtype).requires_grad_(), labels
@@ -163,21 +169,28 @@ def clip(device: str) -> Task:
     backend = "inductor" if device == "cuda" else "eager"
     contestants = [
         Contestant(OURS, our_clip),
-        Contestant("memeff", memeff_clip),
-        Contestant("inf-cl", inf_cl_clip),
+        Contestant("memeff", memeff_clip, compiles=True),
+        Contestant("inf-cl", inf_cl_clip, compiles=True),
         # It leaves out gradients of small probabilities unless told not to; nearly all are small here.
-        Contestant("cut-cross-entropy, unfiltered", lambda t: cut_cross_entropy_clip(t, filter_eps=None)),
-        Contestant("cut-cross-entropy", cut_cross_entropy_clip),
+        Contestant(
+            "cut-cross-entropy, unfiltered", lambda t: cut_cross_entropy_clip(t, filter_eps=None), compiles=True
+        ),
+        Contestant("cut-cross-entropy", cut_cross_entropy_clip, compiles=True),
         Contestant("siglip-kernel", lambda _: siglip(device), same_loss=False),
         Contestant("dense", dense_clip, dense=True),
-        Contestant("dense, compiled", lambda t: compiled(dense_clip(t), backend), dense=True),
+        Contestant("dense, compiled", lambda t: compiled(dense_clip(t), backend), dense=True, compiles=True),
     ]
     # 2 N^2 D forward, 2 N^2 D + 4 N^2 D backward
     return Task("clip", clip_inputs, exact.clip, 8, {c.name: c for c in contestants})
 
 
-def clip_inputs(n: int, d: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    """Rows [N, D] and columns [N, D], each near its row."""
+def clip_inputs(
+    n: int, d: int, dtype: torch.dtype, device: str, temperature: float = TEMPERATURE
+) -> tuple[Tensor, Tensor]:
+    """Rows [N, D] and columns [N, D], each near its row.
+
+    At a cold temperature less near: else the loss is 1e-12, of which float32 sums have no digit.
+    """
     x, _ = clustered(n, d, device)
-    y = near(x)
+    y = near(x, min(0.7, 10 * temperature))
     return x.to(dtype).requires_grad_(), y.to(dtype).requires_grad_()

@@ -4,7 +4,7 @@
 
 Prints one line per check, exit code 1 if one failed. With --device cpu sizes are tiny and checks of CUDA are left out.
 A check that loses the device, or does not come back, ends the process with exit code 3; a new process with the option
-on its last line goes on behind it.
+on its last line continues after it.
 """
 
 from __future__ import annotations
@@ -69,15 +69,28 @@ def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], what: o
         assert torch.equal(one, other), f"{what} {name}: differs by {(one - other).abs().max().item():.1e}"
 
 
+class CaptureFailed(Exception):
+    """Leaves the process without a usable generator, so that what fails afterwards says nothing."""
+
+
+def captured(x: Tensor, labels: Tensor) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]:
+    """Loss and gradient in a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            found = outcome(x, labels)
+    except Exception as problem:
+        raise CaptureFailed(f"{type(problem).__name__}: {problem}") from problem
+    return graph, found
+
+
 # ---- the first check is the first to launch anything: capture must not depend on an earlier call
 
 
 @check("captured before any other call, replayed: equal to eager bit by bit", cuda_only=True)
-def captured(device: str) -> None:
+def captured_cold(device: str) -> None:
     x, labels = supcon_inputs(1026, 72, torch.bfloat16, device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = outcome(x, labels)
+    graph, found = captured(x, labels)
     for _ in range(3):
         graph.replay()
         torch.cuda.synchronize()
@@ -87,9 +100,7 @@ def captured(device: str) -> None:
 @check("a captured graph follows its inputs", cuda_only=True)
 def replayed_on_other_values(device: str) -> None:
     x, labels = supcon_inputs(514, 128, torch.float32, device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = outcome(x, labels)
+    graph, found = captured(x, labels)
     with torch.no_grad():
         x.copy_(x.flip(0) * 0.5)
         labels.copy_(labels // 2)
@@ -226,8 +237,10 @@ def run_check(number: int, one: Check, device: str) -> bool:
             one.run(device)
             if device == "cuda":
                 torch.cuda.synchronize()
-    except Exception:
+    except Exception as failure:
         print(f"FAIL {one.name}\n{traceback.format_exc(limit=-3)}", flush=True)
+        if isinstance(failure, CaptureFailed):
+            lose(f"LOST {one.name}: {failure}", behind)
         if device == "cuda":
             try:
                 torch.cuda.synchronize()

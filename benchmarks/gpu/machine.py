@@ -82,7 +82,7 @@ def output(*command: str) -> str | None:
 
 def find(tool: str) -> str | None:
     """A tool of the CUDA toolkit, on the PATH or where it is usually installed."""
-    folders = [str(path) for pattern in TOOLKITS for path in sorted(Path("/").glob(pattern.lstrip("/")))]
+    folders = [str(path) for pattern in TOOLKITS for path in sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)]
     return shutil.which(tool, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
 
 

@@ -4,15 +4,16 @@
 
 What matters most comes first. A row is one loss, forward + backward, on one shape: quartiles of the milliseconds per
 call as Python makes it and of a replayed CUDA graph, peak memory, the errors of loss and gradients against float64, the
-part of the measured rate of mma.sync that the formula's operations are (contestants.py), and every kernel of one call.
+formula's FLOP/s (contestants.py) as a fraction of the measured rate of mma.sync, and every kernel of one call.
 
 A row that loses the device, or does not come back, ends the process with exit code 3; a new process with the option on
-its last line goes on behind that row.
+its last line continues after that row.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import math
@@ -34,7 +35,7 @@ from mmcuda.selfcheck.speed import CPU_BYTES, DENSE_BYTES
 from mmcuda.timing import ROUND_SECONDS, Step, peak_bytes, quartiles, seconds_a_call
 
 ROW_SECONDS = 90  # in which a row must be done, compilation included
-LEAST_SECONDS = 8  # with which a row is begun
+LEAST_SECONDS, LEAST_TO_COMPILE = 8, 30  # with which a row is begun
 TIMED_SECONDS = {"cuda": 0.4, "cpu": 0.1}  # of all rounds of a row
 AGREES = {"bf16": (1e-4, 1e-2), "tf32": (2e-3, 8e-3), "fp32": (2e-5, 1e-4)}  # errors of loss and gradient, at most
 MOST_LAUNCHES, NAME_LENGTH = 60, 120  # of a call, in the file
@@ -117,17 +118,20 @@ class Race:
                 row["temperature"] = shape.temperature
                 if any(row.items() <= done.items() for done in self.rows):
                     continue
-                if self.until - time.monotonic() < LEAST_SECONDS:
+                contestant, left = task.contestants[name], self.until - time.monotonic()
+                if left < LEAST_SECONDS:
                     print("out of time", flush=True)
                     return
+                if contestant.compiles and left < LEAST_TO_COMPILE and self.device == "cuda":
+                    continue
                 self.rows.append(row | {"begun": True})
                 self.save()
                 try:
                     with watched(ROW_SECONDS, json.dumps(row), self.behind):
                         if inputs is None:
-                            inputs = task.inputs(shape.n, shape.d, DTYPES[shape.dtype], self.device)
+                            inputs = task.inputs(shape.n, shape.d, DTYPES[shape.dtype], self.device, shape.temperature)
                             reference = task.exact(*inputs, shape.temperature)
-                        self.measure(row, task, task.contestants[name], inputs, reference)
+                        self.measure(row, task, contestant, inputs, reference)
                 except Exception as problem:  # a rival that does not run here costs its own row
                     row["problem"] = in_words(problem)
                 self.rows[-1] = row
@@ -173,15 +177,38 @@ class Race:
         row["call_ms"] = self.milliseconds(step)
         if self.device == "cuda":
             row["peak_mb"] = peak_bytes(step) / 1e6
-            try:
+            self.measure_graph(row, step)
+            with contextlib.suppress(Exception):  # the profiler is not what is checked
                 row["launches"] = launches(step)
-                row["graph_ms"] = self.milliseconds(graph(step).replay)
-            except Exception as problem:  # such as a loss that waits for the device
-                row["no_graph"] = in_words(problem)
         median = row.get("graph_ms", row["call_ms"])[1]
-        row["tflops"] = task.flops(n, d, dtype) / median / 1e9
+        products = 3 if dtype == "fp32" and contestant.name == OURS else 1
+        row["tflops"] = task.flops(n, d, products) / median / 1e9
         if ceiling := self.head["ceilings"].get(CEILINGS[dtype]):
             row["of_ceiling"] = row["tflops"] / ceiling
+
+    def measure_graph(self, row: Row, step: Step) -> None:
+        """Time the step as a CUDA graph.
+
+        A loss that waits for the device is found out before it is captured: a capture that fails leaves the process
+        without a usable generator. If one fails all the same, a new process continues after this row.
+        """
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        except Exception as problem:
+            row["no_graph"] = in_words(problem)
+            return
+        try:
+            captured = graph(step)
+        except Exception as problem:
+            row["no_graph"] = in_words(problem)
+            self.rows[-1] = row
+            self.save()
+            lose(f"a capture failed, {row['name']}: {row['no_graph']}", self.behind)
+        row["graph_ms"] = self.milliseconds(captured.replay)
 
     def milliseconds(self, step: Step) -> tuple[float, float, float]:
         """Quartiles of the milliseconds of a call, over rounds of calls, once warm."""
@@ -231,12 +258,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--ceilings", type=Path, help="what ceilings.cu has printed")
-    parser.add_argument("--again", type=int, default=0, help="go on behind the rows that the file has")
+    parser.add_argument("--again", type=int, default=0, help="continue after the rows of OUT; counts the processes")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         print("torch has no CUDA device")
         return NO_DEVICE
-    ceilings = json.loads(args.ceilings.read_text()) if args.ceilings and args.ceilings.exists() else {}
+    ceilings = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):  # not measured, or not to its end
+        ceilings = json.loads(args.ceilings.read_text()) if args.ceilings else {}
     race = Race(args.out, args.seconds, args.device, ceilings, args.again)
     race.run(plan() if args.device == "cuda" else dry_plan())
     ours = [row for row in race.rows if row["name"] == OURS]

@@ -1,7 +1,7 @@
 """Agreement between programs that may lose their device and the runner that starts them (steps.py).
 
-A kernel that fails takes the device from its process, and one that never ends keeps it. Such a program exits with
-CONTINUE, and its last line, "continue with ARGUMENTS", says how a new process goes on behind the work that failed.
+After a failed kernel the process cannot use the device; a kernel that never ends blocks it. Such a program exits with
+CONTINUE, and its last line, "continue with ARGUMENTS", says how a new process continues after the work that failed.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def exceptions(race: dict[str, Any]) -> str:
 
 
 def read(out: Path) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
-    """summary.json, race.json and ncu.csv, as far as they are there."""
-    race, ncu = out / "race.json", out / "ncu.csv"
+    """summary.json, race.json and ncu.txt, as far as they are there."""
+    race, ncu = out / "race.json", out / "ncu.txt"
     return (
         json.loads((out / "summary.json").read_text()),
         json.loads(race.read_text()) if race.exists() else None,

@@ -28,11 +28,11 @@ MOST_RESTARTS = 20
 KEPT_BYTES = 1 << 20  # of a step's output
 FILE_BYTES = 15 << 20  # of one file of the results
 LAST_LINES = 3  # in the summary
-LEAST_SECONDS = 5.0  # with which a step is begun
 SUMMARY = "summary.json"
 PART = "part"  # a file of the results while it is written
 AGAIN = re.compile(r"^continue with (--[\w.-]+(?: [\w.-]+)*)$", re.MULTILINE)  # a tool may print more behind it
 
+NOT_ALL = 4  # exit code
 PASSED, FAILED, TIMED_OUT = "passed", "failed", "timed out"
 WITHOUT_DEVICE, NO_TIME, INTERRUPTED = "no device", "left out: no time", "interrupted"
 
@@ -47,6 +47,7 @@ class Step:
     file: str  # of the results, to which its output is appended
     needs: tuple[str, ...] = ()  # steps that must have passed before
     after: tuple[str, ...] = ()  # steps that must have ended before, with whatever result
+    least: float = 5  # seconds, with less of which it is not begun
     reserve: float = 0  # seconds of the budget that are left to the steps behind it
     lacks: str = ""  # what is missing on this machine: the step is left out
     needs_device: bool = False
@@ -208,7 +209,11 @@ class Runner:
     # ---- steps
 
     def run(self, steps: Sequence[Step]) -> int:
-        """Run all steps; 0 if those that ran have passed, 1 if one has not, 128 + its number after a signal."""
+        """Run all steps; return the exit code.
+
+        0: those that ran have passed. 1: one has not. 4: of those that a device would have run some were left out.
+        128 + its number after a signal.
+        """
         self.steps = {step.name: Running(step) for step in steps}
         with self.lock:
             self.summary["steps"] = {step.name: {"state": "waiting", "code": None, "last": []} for step in steps}
@@ -235,9 +240,13 @@ class Runner:
             self.write_summary()
         if caught:
             return 128 + caught[0]
+        states = {running.state for running in self.steps.values()}
+        if not self.summary.get("device"):
+            return int(bool(states & {FAILED, TIMED_OUT}))
         # Where the driver has a device, a step that finds none has failed.
-        bad = {FAILED, TIMED_OUT, *([WITHOUT_DEVICE] if self.summary.get("device") else [])}
-        return int(any(running.state in bad for running in self.steps.values()))
+        if states & {FAILED, TIMED_OUT, WITHOUT_DEVICE}:
+            return 1
+        return NOT_ALL if any(state.startswith("left out") for state in states) else 0
 
     def take(self, running: Running) -> None:
         """Wait for a step's turn, and run it."""
@@ -253,7 +262,7 @@ class Runner:
                 self.note(step, INTERRUPTED)
             elif step.lacks or missing:
                 self.note(step, f"left out: needs {step.lacks or ', '.join(missing)}")
-            elif limit < min(LEAST_SECONDS, step.limit):
+            elif limit < min(step.least, step.limit):
                 self.note(step, NO_TIME)
             else:
                 self.execute(step, limit)
@@ -265,7 +274,8 @@ class Runner:
     def execute(self, step: Step, limit: float) -> None:
         began = time.monotonic()
         self.note(step, "running", began=began, limit=limit)
-        output, seen = Output(), {}  # type: ignore[var-annotated]
+        output = Output()
+        seen: dict[Path, int] = {}
         arguments, lost, state = "", False, FAILED
         for _ in range(MOST_RESTARTS):
             until = began + limit

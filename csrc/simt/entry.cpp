@@ -1,4 +1,5 @@
-// The launchers as C functions, for check.py. Compiled with the kernels into one library, under simt or by nvcc.
+// The launchers as C functions, for benchmarks/gpu/launchers/compare.py. Compiled with the kernels into one library,
+// under simt or by nvcc.
 
 #include "../cuda/launch.h"
 

@@ -2,7 +2,7 @@
 
     python build.py FOLDER ARCHITECTURE NVCC     e.g. build.py build/gpu 90 nvcc
 
-FOLDER gets libkernels.so, for check.py.
+FOLDER gets libkernels.so, for compare.py.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""Cases of check.py: shapes, relations, variants, special inputs."""
+"""Cases of compare.py: shapes, relations, variants, special inputs."""
 
 from dataclasses import dataclass
 
@@ -80,6 +80,7 @@ def cases() -> list[Case]:
         Case(n=600, m=1300, d=8, both_ways=True, multiprocessors=1),
         Case(n=1100, d=5, sets=("tolerance",) * 3, positives="inside", multiprocessors=1),
         Case(n=300, d=40, multiprocessors=132),
+        Case(n=200, d=256, shared_kilobytes=228),  # panels of the rows stay in shared memory
     ]
     return shapes + cross + family + large + margins + special
 
@@ -91,6 +92,8 @@ def few_cases() -> list[Case]:
         Case(n=150, d=24, multiprocessors=132),  # partial gradients of several blocks
         Case(n=150, m=140, d=72, both_ways=True),
         Case(n=96, d=200),
+        Case(n=200, d=256, shared_kilobytes=228),
+        Case(n=600, d=40, multiprocessors=1),  # several tiles in a thread block
         Case(n=70, d=300),
         Case(n=140, temperature=0.01),
         Case(n=50, sets=("interval", "gaussian", "overlap"), positives="inside", denominator="negatives"),

@@ -46,5 +46,5 @@ def load(path: str) -> ctypes.CDLL:
             getattr(library, f"check_{loss}_{name}").restype = ctypes.c_char_p
             getattr(library, f"check_{loss}_workspace").restype = ctypes.c_size_t
     library.check_inputs_size.restype = ctypes.c_size_t
-    assert library.check_inputs_size() == ctypes.sizeof(Inputs), "check.py and launch.h differ"
+    assert library.check_inputs_size() == ctypes.sizeof(Inputs), "compare.py and launch.h differ"
     return library

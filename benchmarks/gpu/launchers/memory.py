@@ -9,6 +9,7 @@ import ctypes
 import numpy as np
 
 HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2  # cudaMemcpyKind
+SHARED_OF_MULTIPROCESSOR = 81  # cudaDevAttrMaxSharedMemoryPerMultiprocessor
 
 
 class DeviceLost(RuntimeError):
@@ -51,6 +52,15 @@ def wait(what: str) -> None:
     """Wait for the device; what went wrong in a kernel, such as an access out of bounds, is raised here."""
     if runtime is not None and (error := runtime.cudaDeviceSynchronize()):
         raise DeviceLost(f"{what}: {error_text(error)}")
+
+
+def shared_memory() -> int:
+    """Bytes of shared memory of a multiprocessor; without a runtime as many as any case assumes."""
+    if runtime is None:
+        return 1 << 20
+    value = ctypes.c_int()
+    ask("cudaDeviceGetAttribute", ctypes.byref(value), SHARED_OF_MULTIPROCESSOR, 0)
+    return value.value
 
 
 class Memory:

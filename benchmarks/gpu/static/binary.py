@@ -95,5 +95,5 @@ def run_tool(command: list[str], env: dict[str, str]) -> list[str]:
     """Lines of the output; the tool's own message if it fails."""
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"check: {' '.join(command)}: {done.stderr.strip() or 'failed'}")
+        sys.exit(f"static check: {' '.join(command)}: {done.stderr.strip() or 'failed'}")
     return done.stdout.splitlines()

@@ -100,7 +100,7 @@ def main() -> int:
     arguments = parser.parse_args()
     tool = find_tool("cuobjdump")
     if not tool:
-        print("check: no cuobjdump: set CUOBJDUMP, or `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`")
+        print("static check: no cuobjdump: set CUOBJDUMP, or `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`")
         return 2
     binaries = read_library(arguments.library, tool)
     failures = check(binaries)

@@ -1,13 +1,13 @@
 """Comparison of the CUDA launchers with NumPy in float64: compiled for the CPU, in an emulator of PTX, or on a GPU.
 
-    python check.py LIBRARY [--cudart LIBCUDART] [--seed N] [--only WORD] [--dtype NAME] [--shape NxD] [--few] ..
+    python compare.py LIBRARY [--cudart LIBCUDART] [--seed N] [--only WORD] [--dtype NAME] [--shape NxD] [--few] ..
 
 LIBRARY holds csrc/cuda/launch*.cu and entry.cpp. Prints one line per case: the largest errors of losses, counts and
 gradients, relative to the largest value of each, and whether they are within the tolerance of the dtype. Exit code 1 if
 one is not, 77 without a device.
 
 A kernel that fails on a GPU, or never ends, takes the device from its process: exit code 3, and the last line says with
-which option a new process goes on behind that case.
+which option a new process continues after that case.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from cases import Case, cases, few_cases
 from interface import DTYPES, Inputs, Settings, load
-from memory import DeviceLost, Memory, NoDevice, use_runtime, wait
+from memory import DeviceLost, Memory, NoDevice, shared_memory, use_runtime, wait
 from reference import contrastive, make_labels, pair_margin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -110,7 +110,7 @@ def run(library: ctypes.CDLL, case: Case, dtype: str, seed: int) -> dict[str, fl
         self_offset=offset,
         sets=len(case.sets),
         multiprocessors=case.multiprocessors,
-        shared_memory=case.shared_kilobytes * 1024,
+        shared_memory=min(case.shared_kilobytes * 1024, shared_memory()),
     )
     if cross:
         inputs.columns = memory.put(columns, shift)
@@ -266,7 +266,7 @@ def main() -> int:
     library = load(args.library)
     lines = [(f"{dtype:9} {case.name()}", dtype, case) for dtype in args.dtype.split(",") for case in chosen]
     lines = [line for line in lines if args.only in line[0]]
-    failures = 0
+    failures, compared = 0, 0
     worst: dict[str, dict[str, float]] = {}
     for number, (line, dtype, case) in enumerate(lines):
         if number < args.first:
@@ -281,15 +281,15 @@ def main() -> int:
                 agrees, shown, errors = check(library, case, dtype, args.seed)
         except DeviceLost as lost:
             lose(f"LOST {line}: {lost}", behind)
-        failures += not agrees
+        failures, compared = failures + (not agrees), compared + 1
         for key, error in errors.items():
             of_dtype = worst.setdefault(dtype, {})
             of_dtype[key] = max(of_dtype.get(key, 0), error)
         print(f"{'ok  ' if agrees else 'FAIL'} {line}: {shown}", flush=True)
     for dtype, errors in worst.items():
         print(f"worst {dtype}: " + "  ".join(f"{k} {e:.1e}" for k, e in errors.items()))
-    print(f"{failures} failed")
-    return int(failures > 0)
+    print(f"{failures} failed" if compared else "no case was compared")
+    return int(failures > 0 or not compared)
 
 
 if __name__ == "__main__":
