@@ -1,5 +1,6 @@
 """Settings of every test: reproducible examples, no more threads than the tests ask for."""
 
+import dataclasses
 import functools
 import importlib.util
 
@@ -59,11 +60,11 @@ def implementation(request):
 
 @pytest.fixture(scope="session")
 def readings():
-    """The LIDC readings of the first 120 patients, small, with their split."""
+    """The LIDC readings of the first 120 patients, small."""
     # only where used: the loss is tested without these packages
     from mmcuda.data import DataConfig, load_cohort, split_by_patient
 
     whole = load_cohort(DataConfig(image_size=32))
     rows = np.flatnonzero(np.isin(whole.patients, np.unique(whole.patients)[:120]))
     cohort = whole.take(rows)
-    return cohort, split_by_patient(cohort.patients, 0.3, 0)
+    return dataclasses.replace(cohort, split=split_by_patient(cohort.patients, 0.3, 0))

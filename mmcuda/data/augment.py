@@ -27,28 +27,30 @@ class Draws(NamedTuple):
         return Draws(maps, gain, bias, None if self.noise is None else self.noise.to(device, non_blocking=True))
 
     def views(self, images: Tensor) -> Tensor:
-        """Return the views [B, V, C, H, W], float32 in 0..1, of ``images`` [B, C, H, W] uint8.
+        """Return the views [B, V, C, H, W], float32 in 0..1, of ``images`` uint8: [B, V, C, H, W], or [B, 1, C, H, W].
 
         Every step is one operation for all views, and works in place: fresh memory would cost more than the sums.
         """
-        (batch, channels, height, width), count = images.shape, self.maps.shape[1]
+        (batch, sources, channels, height, width), count = images.shape, self.maps.shape[1]
         # The views of an image are sampled as one tall one.
-        tall = F.grid_sample(images.float(), self._grid(height, width), padding_mode="zeros", align_corners=False)
-        views = tall.view(batch, channels, count, height, width).transpose(1, 2)
+        grid = self._grid(height, width, sources)
+        tall = F.grid_sample(images.flatten(0, 1).float(), grid, padding_mode="zeros", align_corners=False)
+        views = tall.view(batch, sources, channels, count // sources, height, width).transpose(2, 3).flatten(1, 2)
         views.mul_(self.gain[..., None, None] / 255).add_(self.bias[..., None, None])
         if self.noise is not None:
             views += self.noise
         return torch.clamp(views, 0, 1, out=tall.new_empty(views.shape))
 
-    def _grid(self, height: int, width: int) -> Tensor:
-        """Return where each pixel of the views looks up, [B, V * H, W, 2] of x and y in -1..1.
+    def _grid(self, height: int, width: int, sources: int) -> Tensor:
+        """Return where each pixel of the views looks up, [B * sources, V / sources * H, W, 2] of x and y in -1..1.
 
         As F.affine_grid with align_corners=False, in a tenth of its time: planes of x and of y, each the sum of what a
         column and what a row contributes.
         """
         x, y = (((2 * torch.arange(side) + 1) / side - 1).to(self.maps) for side in (width, height))
-        along = (self.maps[..., 0, None] * x).transpose(1, 2).contiguous()  # [B, 2, V, W]
-        down = (self.maps[..., 1, None] * y + self.maps[..., 2, None]).transpose(1, 2).contiguous()  # [B, 2, V, H]
+        maps = self.maps.view(-1, self.maps.shape[1] // sources, 2, 3)
+        along = (maps[..., 0, None] * x).transpose(1, 2).contiguous()  # [B, 2, V, W]
+        down = (maps[..., 1, None] * y + maps[..., 2, None]).transpose(1, 2).contiguous()  # [B, 2, V, H]
         planes = along[:, :, :, None] + down[..., None]  # [B, 2, V, H, W]
         return planes.flatten(2, 3).permute(0, 2, 3, 1)
 
@@ -106,7 +108,7 @@ class Augment:
         """
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 [B, C, H, W], got {images.dtype} {list(images.shape)}")
-        return self.draw(images.shape, count, generator).to(images.device).views(images)
+        return self.draw(images.shape, count, generator).to(images.device).views(images[:, None])
 
     def draw(self, shape: torch.Size, count: int, generator: torch.Generator) -> Draws:
         """Draw what makes ``count`` views of images of ``shape`` [B, C, H, W]."""

@@ -1,18 +1,22 @@
-"""A cohort: a table with the pixels of its images."""
+"""A cohort: a table, the pixels of its images, and its split."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from mmcuda.data.split import Indices, Split
 from mmcuda.data.table import ClinicalLabel, CohortTable
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """A table and its images, all of one size.
+    """A table, its images, all of one size, and which of them train, choose thresholds and test.
 
     Raises:
         ValueError: if ``images`` does not fit the table.
@@ -26,6 +30,7 @@ class Cohort:
 
     table: CohortTable
     images: npt.NDArray[np.uint8]  # [N, C, H, W], may be memory-mapped
+    split: Split
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
@@ -35,9 +40,34 @@ class Cohort:
                 f"images must be [{len(self.table)}, {len(self.channel_names)}, H, W], got {list(self.images.shape)}"
             )
 
+    @property
+    def train(self) -> Indices:
+        """Images that train."""
+        return self.split.train
+
+    @property
+    def validation(self) -> Indices:
+        """Images that choose thresholds; none unless the table gives them."""
+        return self.split.validation
+
+    @property
+    def test(self) -> Indices:
+        """Images that test."""
+        return self.split.test
+
+    @cached_property
+    def target_matrix(self) -> npt.NDArray[np.float32]:
+        """The T targets as columns, [N, T], NaN = no label."""
+        columns = list(self.targets.values())
+        return np.stack(columns, axis=1) if columns else np.empty((len(self.table), 0), np.float32)
+
+    def inputs(self, rows: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return what a model gets of the images at ``rows`` [...]: ``image``, uint8 [..., C, H, W]."""
+        return {"image": torch.from_numpy(self.images[rows])}
+
     def take(self, rows: npt.NDArray[np.int64]) -> Cohort:
         """Return the cohort of ``rows`` alone, in that order, its images in memory."""
-        return Cohort(self.table.take(rows), self.images[rows])
+        return Cohort(self.table.take(rows), self.images[rows], self.split.take(rows))
 
     def with_labels(
         self,

@@ -8,6 +8,7 @@ from mmcuda.data.cohort import Cohort
 from mmcuda.data.config import DataConfig
 from mmcuda.data.image_cache import cached_images
 from mmcuda.data.problems import Problem, raise_errors
+from mmcuda.data.split import split_table
 from mmcuda.data.table import CohortTable
 
 READERS = {  # by the name of the source: module under mmcuda.data.sources, function
@@ -43,10 +44,11 @@ def load_table(config: DataConfig) -> CohortTable:
 
 
 def load_cohort(config: DataConfig) -> Cohort:
-    """Load a table and its pixels, which are decoded once and then come from the cache.
+    """Load a table, its pixels, which are decoded once and then come from the cache, and its split.
 
     Raises:
-        UserError: as :func:`load_table`, or if an image cannot be read or the cache cannot be written.
+        UserError: as :func:`load_table`, or if an image cannot be read, the cache not written, or one patient is all.
     """
     table = load_table(config)
-    return Cohort(table, cached_images(table, config.image_size, config.cache_dir))
+    images = cached_images(table, config.image_size, config.cache_dir)
+    return Cohort(table, images, split_table(table, config.test_fraction))

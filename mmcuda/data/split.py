@@ -28,6 +28,10 @@ class Split:
         """The sides by name, in the order of ``SIDES``."""
         return {side: getattr(self, side) for side in SIDES}
 
+    def take(self, rows: Indices) -> Split:
+        """Return the split of ``rows`` alone, each by its position among them."""
+        return Split(**{side: np.flatnonzero(np.isin(rows, wanted)) for side, wanted in self.sides.items()})
+
     def side_of_each(self, images: int) -> npt.NDArray[np.str_]:
         """Return the name of the side of each image, [images], "" where it is on none."""
         names = np.full(images, "", dtype=f"U{max(map(len, SIDES))}")

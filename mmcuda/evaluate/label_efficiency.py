@@ -9,13 +9,13 @@ import numpy as np
 from torch import nn
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Indices, Patients, Split, draw_labelled
+from mmcuda.data.split import Indices, draw_labelled
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.features import Features, extract_features
 from mmcuda.evaluate.metrics import Floats, mean_ignoring_nan
 from mmcuda.evaluate.probe import fit_probe, out_of_fold
-from mmcuda.evaluate.rows import Key, Targets
-from mmcuda.evaluate.tables import ClassifierScores, Tables, score_tables, target_matrix
+from mmcuda.evaluate.rows import Key
+from mmcuda.evaluate.tables import ClassifierScores, Tables, score_tables
 from mmcuda.evaluate.threshold import Rule
 
 
@@ -27,16 +27,15 @@ class EncoderScores:
     probabilities: dict[float, Floats] = field(default_factory=dict)  # fraction -> [n_test, T], mean over draws
 
 
-def label_draws(cohort: Cohort, split: Split, fraction: float, draws: int, seed: int) -> list[Indices]:
+def label_draws(cohort: Cohort, fraction: float, draws: int, seed: int) -> list[Indices]:
     """Return the labelled training images of each draw; at fraction 1 all draws would be alike, so there is one."""
     seeds = np.random.SeedSequence(seed).generate_state(1 if fraction == 1 else draws)
-    return [draw_labelled(cohort.patients, split.train, fraction, int(s)) for s in seeds]
+    return [draw_labelled(cohort.patients, cohort.train, fraction, int(s)) for s in seeds]
 
 
 def score_encoder(
     encoder: nn.Module,
     cohort: Cohort,
-    split: Split,
     *,
     pretraining: str,
     seed: int,
@@ -49,8 +48,7 @@ def score_encoder(
 
     Args:
         encoder: frozen; features are computed once.
-        cohort: images and targets.
-        split: training and test images.
+        cohort: images, targets and their split.
         pretraining: name of the encoder in the rows.
         seed: chooses the labelled patients; the same for every encoder that is to be compared.
         label_fractions: fractions of the training patients that are labelled.
@@ -59,21 +57,18 @@ def score_encoder(
         threshold: how the threshold of every target is chosen; by ``score_probe`` never on test images.
     """
     features = extract_features(encoder, cohort.images, np.arange(len(cohort.images)))
-    targets = target_matrix(cohort)
-    weights = bootstrap_weights(cohort.patients[split.test], bootstrap)
+    weights = bootstrap_weights(cohort.patients[cohort.test], bootstrap)
     scored = EncoderScores()
     for fraction in label_fractions:
-        labelled = label_draws(cohort, split, fraction, draws, seed)
-        probes = [score_probe(features, targets, cohort.patients, split, drawn) for drawn in labelled]
+        labelled = label_draws(cohort, fraction, draws, seed)
+        probes = [score_probe(features, cohort, drawn) for drawn in labelled]
         scored.probabilities[fraction] = mean_ignoring_nan(np.stack([probe.test for probe in probes]), axis=0)
         key: Key = {"pretraining": pretraining, "label_fraction": fraction, "seed": seed}
-        scored.tables.extend(score_tables(key, cohort, split, probes, weights, threshold))
+        scored.tables.extend(score_tables(key, cohort, probes, weights, threshold))
     return scored
 
 
-def score_probe(
-    features: Features, targets: Targets, patients: Patients, split: Split, labelled: Indices
-) -> ClassifierScores:
+def score_probe(features: Features, cohort: Cohort, labelled: Indices) -> ClassifierScores:
     """Fit a probe on the labelled images and let it score the test images.
 
     Its thresholds are to be chosen on the validation split; without one, on the labelled images, each scored by a
@@ -81,14 +76,13 @@ def score_probe(
 
     Args:
         features: [N, F] of all images.
-        targets: [N, T] in {0, 1, NaN}.
-        patients: [N] the patient of every image.
-        split: the validation and test images.
+        cohort: its targets and its split.
         labelled: [n] the images whose labels may be seen.
     """
-    probe = fit_probe(features[labelled], targets[labelled])
-    test = probe.probabilities(features[split.test])
-    if len(split.validation):
-        return ClassifierScores(labelled, test, split.validation, probe.probabilities(features[split.validation]))
-    held_out = out_of_fold(features[labelled], targets[labelled], patients[labelled])
+    targets = cohort.target_matrix[labelled]
+    probe = fit_probe(features[labelled], targets)
+    test = probe.probabilities(features[cohort.test])
+    if len(cohort.validation):
+        return ClassifierScores(labelled, test, cohort.validation, probe.probabilities(features[cohort.validation]))
+    held_out = out_of_fold(features[labelled], targets, cohort.patients[labelled])
     return ClassifierScores(labelled, test, labelled, held_out)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Indices, Split
+from mmcuda.data.split import Indices
 from mmcuda.evaluate.levels import Groups, group_labels, group_probabilities, levels
 from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.rows import Judged, Key, Row, Targets, score_rows
@@ -42,29 +42,23 @@ class Tables:
             rows.extend(more)
 
 
-def target_matrix(cohort: Cohort) -> Targets:
-    """Return the cohort's targets as columns, [N, T]."""
-    return np.stack(list(cohort.targets.values()), axis=1)
-
-
 def score_tables(
-    key: Key, cohort: Cohort, split: Split, classifiers: Sequence[ClassifierScores], weights: Floats, rule: Rule
+    key: Key, cohort: Cohort, classifiers: Sequence[ClassifierScores], weights: Floats, rule: Rule
 ) -> Tables:
     """Judge classifiers of the cohort's targets on its test images.
 
     Args:
         key: what the rows share, such as pretraining, label_fraction and seed.
-        cohort: targets, patients, bags and subgroups.
-        split: only its test images are scored.
+        cohort: targets, patients, bags and subgroups; only its test images are scored.
         classifiers: one a draw of the labelled patients; numbers are means over them.
         weights: [1 + R, n_test] of ``bootstrap_weights``.
         rule: how a threshold is chosen. Bags and patients have their own; a subgroup has that of all images.
     """
-    targets, names = target_matrix(cohort), list(cohort.targets)
-    tested, judged = targets[split.test], _judge(classifiers, targets, rule)
-    tables = Tables(metrics=_image_rows(key, cohort, split, classifiers, judged, weights))
+    targets, names = cohort.target_matrix, list(cohort.targets)
+    tested, judged = targets[cohort.test], _judge(classifiers, targets, rule)
+    tables = Tables(metrics=_image_rows(key, cohort, classifiers, judged, weights))
     for level, groups in levels(cohort).items():
-        of_test = groups[split.test]
+        of_test = groups[cohort.test]
         first = np.unique(of_test, return_index=True)[1]  # a group lies within a patient: its images weigh the same
         grouped = [_grouped(c, targets, tested, of_test, groups, rule) for c in classifiers]
         labels = group_labels(tested, of_test)
@@ -74,7 +68,7 @@ def score_tables(
     for column, values in cohort.subgroups.items():
         for value in sorted(np.unique(values).tolist(), key=_by_number):
             inside = values == value
-            part = inside[split.test]
+            part = inside[cohort.test]
             of_part = [Judged(j.probabilities[part], j.thresholds) for j in judged]
             trained = [targets[c.labelled[inside[c.labelled]]] for c in classifiers]
             subkey = {**key, "subgroup": column, "value": value or MISSING}
@@ -86,14 +80,13 @@ def score_tables(
 def _image_rows(
     key: Key,
     cohort: Cohort,
-    split: Split,
     classifiers: Sequence[ClassifierScores],
     judged: Sequence[Judged],
     weights: Floats,
 ) -> list[Row]:
-    targets = target_matrix(cohort)
+    targets = cohort.target_matrix
     labelled = [targets[c.labelled] for c in classifiers]
-    return score_rows(key, list(cohort.targets), judged, targets[split.test], labelled, weights)
+    return score_rows(key, list(cohort.targets), judged, targets[cohort.test], labelled, weights)
 
 
 def _judge(classifiers: Sequence[ClassifierScores], targets: Targets, rule: Rule) -> list[Judged]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mmcuda.data.augment import Augment
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Split
 from mmcuda.errors import UserError, did_you_mean
 from mmcuda.train.batches import Batch, TrainingSet
 
@@ -43,7 +42,7 @@ class Method:
         ...     summary = "features of two views are close, which alone teaches nothing"
         ...     weight: float = 1.0
         ...     def loss(self, model, batch):
-        ...         return self.weight * model(batch.views).diff(dim=1).square().mean()
+        ...         return self.weight * model(batch.inputs["image"]).diff(dim=1).square().mean()
     """
 
     name: ClassVar[str]  # on the command line, in tables and file names
@@ -90,9 +89,9 @@ class Method:
         """
         return _Bare(encoder)
 
-    def training_set(self, cohort: Cohort, split: Split, augment: Augment, seed: int) -> TrainingSet:
+    def training_set(self, cohort: Cohort, augment: Augment, seed: int) -> TrainingSet:
         """Return the images to train on, their labels, views and batches; by default two views of each, no labels."""
-        return TrainingSet(cohort.images, split.train, {}, augment, views=2)
+        return TrainingSet(cohort, cohort.train, {}, augment, views=2)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar.

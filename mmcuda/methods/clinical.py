@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcuda.data.augment import Augment
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Indices, Split
+from mmcuda.data.split import Indices
 from mmcuda.data.table import ClinicalLabel
 from mmcuda.errors import UserError, check_positive, check_range, did_you_mean
 from mmcuda.losses import ClinicalSupConLoss
@@ -81,12 +81,12 @@ class Clinical(Contrastive):
         """Return the image [n_train] whose labels each training image gets: here its own."""
         return train
 
-    def training_set(self, cohort: Cohort, split: Split, augment: Augment, seed: int) -> TrainingSet:
+    def training_set(self, cohort: Cohort, augment: Augment, seed: int) -> TrainingSet:
         """Return the training images, two views each, with their clinical values: float64, NaN = missing."""
-        learnt, rows = self.learnt(cohort), self.label_rows(split.train, seed)
+        learnt, rows = self.learnt(cohort), self.label_rows(cohort.train, seed)
         values: dict[str, Tensor] = {name: torch.from_numpy(label.values[rows]) for name, label in learnt.items()}
         balance = {}
         if self.sampler == "class_aware":
             chosen = [name for name in self.balance if name in learnt] or list(learnt)
             balance = {name: learnt[name].relation.tolerance for name in chosen}
-        return TrainingSet(cohort.images, split.train, values, augment, views=2, balance=balance)
+        return TrainingSet(cohort, cohort.train, values, augment, views=2, balance=balance)

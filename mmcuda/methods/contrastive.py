@@ -18,7 +18,7 @@ class Contrastive(Method):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of the projections of ``batch``."""
-        features = gather_ranks(model(batch.views).float())
+        features = gather_ranks(model(batch.inputs["image"]).float())
         if not features.isfinite().all():
             return features.sum()  # not finite either: the training stops there and says so
         labels = {name: gather_ranks(label) for name, label in batch.labels.items()}

@@ -12,12 +12,11 @@ from urllib.parse import quote
 import numpy as np
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Split
 from mmcuda.errors import UserError
 from mmcuda.evaluate.bootstrap import mean_of_draws
 from mmcuda.evaluate.metrics import Floats, auroc_of_targets
 from mmcuda.evaluate.rows import Key
-from mmcuda.evaluate.tables import ClassifierScores, Tables, score_tables, target_matrix
+from mmcuda.evaluate.tables import ClassifierScores, Tables, score_tables
 from mmcuda.evaluate.threshold import Rule
 from mmcuda.report.wording import percent
 from mmcuda.study.arms import parse_arm
@@ -80,23 +79,22 @@ class CellScores:
 
 
 def score_cell(
-    cell: Cell, cohort: Cohort, split: Split, classifiers: Sequence[ClassifierScores], weights: Floats, rule: Rule
+    cell: Cell, cohort: Cohort, classifiers: Sequence[ClassifierScores], weights: Floats, rule: Rule
 ) -> CellScores:
     """Score a cell's classifiers, one a draw of the labelled patients, on the test images.
 
     Args:
         cell: names the rows.
-        cohort: its targets.
-        split: its test images.
+        cohort: its targets and test images.
         classifiers: with their probabilities.
         weights: [1 + R, n_test] of ``bootstrap_weights``.
         rule: how thresholds are chosen.
     """
     key: Key = {"arm": cell.arm, "label_fraction": cell.fraction, "seed": cell.seed}
-    tested = target_matrix(cohort)[split.test]
+    tested = cohort.target_matrix[cohort.test]
     probabilities = np.stack([classifier.test for classifier in classifiers])
     aurocs = mean_of_draws(np.stack([auroc_of_targets(draw, tested, weights) for draw in probabilities]))
-    return CellScores(score_tables(key, cohort, split, classifiers, weights, rule), aurocs, probabilities)
+    return CellScores(score_tables(key, cohort, classifiers, weights, rule), aurocs, probabilities)
 
 
 @dataclass(frozen=True)

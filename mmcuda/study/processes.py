@@ -112,12 +112,12 @@ def run_task(root: Path, name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the first one stops the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     saved = load_config(StudyConfig, RunFolder(root).config)
-    cohort, split = load_split_cohort(saved.data)
+    cohort = load_split_cohort(saved.data)
     config = saved.with_labels(list(cohort.clinical))
     tasks = name_tasks(config, missing_cells(config, root))
     if name not in tasks:
         raise UserError(f"{root} has no task {name} left; there are {', '.join(tasks) or 'none'}")
-    worker = Worker(config, RunFolder(root), make_accelerator(config.pretrain.precision), cohort, split)
+    worker = Worker(config, RunFolder(root), make_accelerator(config.pretrain.precision), cohort)
     for _ in worker.do(tasks[name]):
         pass
 

@@ -42,7 +42,7 @@ class StudyRun:
         self.accelerator = make_accelerator(config.pretrain.precision)
         encoder = config.encoder
         check_encoder(encoder.name, encoder.pretrained, config.data.image_size, encoder.weights)
-        self.cohort, self.split = load_split_cohort(config.data)
+        self.cohort = load_split_cohort(config.data)
         self.config = config.with_labels(list(self.cohort.clinical))
         self.cells = all_cells(self.config)
         if self.accelerator.num_processes > 1:
@@ -68,7 +68,7 @@ class StudyRun:
         main = self.accelerator.is_main_process
         if main:
             self._write_cohort()
-        worker = Worker(self.config, self.folder, self.accelerator, self.cohort, self.split)
+        worker = Worker(self.config, self.folder, self.accelerator, self.cohort)
         if self.accelerator.num_processes > 1:
             for task in tasks.values():
                 worker.pretrain(task)
@@ -84,10 +84,10 @@ class StudyRun:
             )
 
     def _write_cohort(self) -> None:
-        summary = summarise_table(self.cohort.table, self.split, self.config.pretrain.batch_size)
+        summary = summarise_table(self.cohort.table, self.cohort.split, self.config.pretrain.batch_size)
         print(data_lines(summary, self.config.pretrain.batch_size), flush=True)
         write_json(self.root / "cohort.json", summary)
-        write_arrays(self.root / "samples.npz", choose_samples(self.cohort, self.split))
+        write_arrays(self.root / "samples.npz", choose_samples(self.cohort))
         self._write_environment(self.seconds)
 
     def _write_environment(self, seconds: float) -> None:
@@ -129,7 +129,7 @@ class StudyRun:
         write_text(
             self.root / "results.csv", result_table(self.config, scores).to_csv(index=False, lineterminator="\n")
         )
-        write_predictions(self.root, self.cohort, self.split, mean_probabilities(scores))
+        write_predictions(self.root, self.cohort, mean_probabilities(scores))
         self._write_embedding(scores)
         write_tables(self.root, tables)
         missing = [str(cell) for cell in self.cells if cell not in scores]
@@ -145,7 +145,7 @@ class StudyRun:
 
         An arm that trains from scratch keeps no encoder: then it is the next one's, and none if there is no other.
         """
-        path, rows = self.root / "embedding.npz", self.split.test
+        path, rows = self.root / "embedding.npz", self.cohort.test
         seeds = {cell.arm: cell.seed for cell in reversed(list(scores))}  # the first seed of each
         arms = [arm for arm in map(parse_arm, self.config.arms) if arm.name in seeds and arm.encoder(0)]
         if not arms:

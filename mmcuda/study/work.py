@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Indices, Split
+from mmcuda.data.split import Indices
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.features import Features, extract_features, to_device
 from mmcuda.evaluate.label_efficiency import label_draws, score_probe
-from mmcuda.evaluate.tables import ClassifierScores, target_matrix
+from mmcuda.evaluate.tables import ClassifierScores
 from mmcuda.models.storage import load_encoder
 from mmcuda.study.arms import parse_arm
 from mmcuda.study.cells import CELLS, Cell, CellScores, Task, score_cell
@@ -50,21 +50,18 @@ class Worker:
         config: of the study, its arms spelt out.
         folder: of the run.
         accelerator: device and precision; with several ranks all of them pretrain together, and one computes cells.
-        cohort: images and labels.
-        split: its training, validation and test images.
+        cohort: images, labels and split.
     """
 
-    def __init__(
-        self, config: StudyConfig, folder: RunFolder, accelerator: Accelerator, cohort: Cohort, split: Split
-    ) -> None:
+    def __init__(self, config: StudyConfig, folder: RunFolder, accelerator: Accelerator, cohort: Cohort) -> None:
         self.config, self.folder, self.accelerator = config, folder, accelerator
-        self.cohort, self.split = cohort, split
-        self.weights = bootstrap_weights(cohort.patients[split.test], config.evaluate.bootstrap)
+        self.cohort = cohort
+        self.weights = bootstrap_weights(cohort.patients[cohort.test], config.evaluate.bootstrap)
 
     def pretrain(self, task: Task) -> None:
         """Pretrain the encoder of a task, unless it is finished or the task reads none."""
         if not task.from_scratch:
-            pretrain(self.accelerator, self.folder, task.encoder, self.cohort, self.split)
+            pretrain(self.accelerator, self.folder, task.encoder, self.cohort)
 
     def do(self, task: Task) -> Iterator[CellReport]:
         """Compute the cells of a task, each written as soon as it is there. What fails is told; the rest goes on."""
@@ -94,25 +91,25 @@ class Worker:
 
     def _compute(self, cell: Cell, job: PretrainJob, features: Features | None) -> CellScores:
         options = self.config.evaluate
-        draws = label_draws(self.cohort, self.split, cell.fraction, options.draws, cell.seed)
+        draws = label_draws(self.cohort, cell.fraction, options.draws, cell.seed)
         if features is None or parse_arm(cell.arm).readout.trains:
             classifiers = [self._train(cell, job, number, draw) for number, draw in enumerate(draws)]
         else:
             classifiers = [self._probe(cell, features, draw) for draw in draws]
-        return score_cell(cell, self.cohort, self.split, classifiers, self.weights, options.threshold)
+        return score_cell(cell, self.cohort, classifiers, self.weights, options.threshold)
 
     def _probe(self, cell: Cell, features: Features, labelled: Indices) -> ClassifierScores:
         if parse_arm(cell.arm).readout.adds_values:
-            columns = clinical_columns(self.cohort.clinical, self.split.train)
+            columns = clinical_columns(self.cohort.clinical, self.cohort.train)
             features = np.concatenate([features, columns], axis=1)
-        return score_probe(features, target_matrix(self.cohort), self.cohort.patients, self.split, labelled)
+        return score_probe(features, self.cohort, labelled)
 
     def _train(self, cell: Cell, job: PretrainJob, draw: int, labelled: Indices) -> ClassifierScores:
         """Train encoder and classifier on the labelled images alone; only the scores and the log are kept."""
         readout = parse_arm(cell.arm).readout
         options: FinetuneConfig = getattr(self.config, str(readout.trains))
         name = f"{quote(cell.arm, safe=' ')}-{cell.fraction!r}-seed{cell.seed}-draw{draw}"
-        held_out = self.split.validation
+        held_out = self.cohort.validation
         model = finetune(
             self.accelerator,
             self.folder,
@@ -124,7 +121,7 @@ class Worker:
             validation=held_out if len(held_out) else None,
             name=name,
         )
-        test = predict(model, self.cohort, self.split.test)
+        test = predict(model, self.cohort, self.cohort.test)
         choosing = predict(model, self.cohort, held_out) if len(held_out) else test[:0]  # of thresholds
         shutil.rmtree(self.folder.checkpoint(name).parent)
         return ClassifierScores(labelled, test, held_out, choosing)

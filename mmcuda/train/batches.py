@@ -8,48 +8,52 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mmcuda.data.augment import Augment, Draws
+from mmcuda.data.cohort import Cohort
+from mmcuda.data.split import Indices
 from mmcuda.train.sampler import Positions, class_aware_batches, shuffled_batches
 
 
 class Batch(NamedTuple):
     """What the model and the loss get, on the device."""
 
-    views: Tensor  # [B, V, C, H, W] floating, in 0..1
+    inputs: dict[str, Tensor]  # image: [B, V, C, H, W] floating, in 0..1
     labels: dict[str, Tensor]  # [B, ...] each
 
 
 class Gathered(NamedTuple):
     """What makes a batch."""
 
-    images: Tensor  # [B, C, H, W] uint8
+    inputs: dict[str, Tensor]  # image: [B, V, C, H, W] uint8, or [B, 1, C, H, W] where all views are of one image
     labels: dict[str, Tensor]  # [B, ...] each
     draws: Draws
 
     def to(self, device: torch.device) -> Gathered:
         """Return the same on ``device``."""
-        labels = {name: label.to(device, non_blocking=True) for name, label in self.labels.items()}
-        return Gathered(self.images.to(device, non_blocking=True), labels, self.draws.to(device))
+        inputs, labels = (
+            {name: part.to(device, non_blocking=True) for name, part in parts.items()}
+            for parts in (self.inputs, self.labels)
+        )
+        return Gathered(inputs, labels, self.draws.to(device))
 
     def batch(self) -> Batch:
         """Make the views."""
-        return Batch(self.draws.views(self.images), self.labels)
+        return Batch(self.inputs | {"image": self.draws.views(self.inputs["image"])}, self.labels)
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The rows of an image array that one training uses, with their labels, and how they are shown.
+    """The images of a cohort that one training uses, with their labels, and how they are shown.
 
     Raises:
         ValueError: if a label's length differs from the number of rows.
     """
 
-    images: npt.NDArray[np.uint8]  # [N, C, H, W], may be memory-mapped
-    rows: npt.NDArray[np.int64]  # [n] indices into images
+    cohort: Cohort
+    rows: Indices  # [n] its images
     labels: Mapping[str, Tensor]  # [n, ...] each
     augment: Augment
     views: int = 1  # of every image in a batch
@@ -64,14 +68,15 @@ class TrainingSet:
         return len(self.rows)
 
     def epoch(self, batch_size: int, seed: int) -> Iterable[Positions]:
-        """Draw the batches of one epoch, each of positions in 0..n-1."""
-        if not self.balance:
-            return shuffled_batches(len(self), batch_size, seed)
+        """Draw the batches of one epoch, each [B, V] positions in 0..n-1: the image of every view, here V times one."""
         labels = {name: (self.labels[name].numpy(), tolerance) for name, tolerance in self.balance.items()}
-        return class_aware_batches(labels, batch_size, seed)
+        batches: Iterable[Positions] = (
+            class_aware_batches(labels, batch_size, seed) if labels else shuffled_batches(len(self), batch_size, seed)
+        )
+        return (np.repeat(batch[:, None], self.views, axis=1) for batch in batches)
 
     def batch(self, positions: Positions, generator: torch.Generator, device: torch.device) -> Batch:
-        """Return the batch of the images at ``positions`` [B], each in 0..n-1."""
+        """Return the batch of the images at ``positions`` [B, V], in 0..n-1; its labels are those of the first view."""
         return self._gather(positions, generator).to(device).batch()
 
     def prefetch(self, plan: Iterator[tuple[Positions, torch.Generator]], device: torch.device) -> Generator[Gathered]:
@@ -91,6 +96,7 @@ class TrainingSet:
                 yield gathered.to(device)
 
     def _gather(self, positions: Positions, generator: torch.Generator) -> Gathered:
-        images, chosen = torch.from_numpy(self.images[self.rows[positions]]), torch.from_numpy(positions)
-        labels = {name: label[chosen] for name, label in self.labels.items()}
-        return Gathered(images, labels, self.augment.draw(images.shape, self.views, generator))
+        first, same = positions[:, 0], (positions == positions[:, :1]).all()
+        inputs = self.cohort.inputs(self.rows[first[:, None] if same else positions])  # one image is read once
+        labels = {name: label[torch.from_numpy(first)] for name, label in self.labels.items()}
+        return Gathered(inputs, labels, self.augment.draw(inputs["image"][:, 0].shape, positions.shape[1], generator))

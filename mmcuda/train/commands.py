@@ -30,9 +30,9 @@ def pretrain_command(job: PretrainJob, out: Path, resume: bool) -> None:
     """Pretrain one encoder into ``out``/checkpoints."""
     accelerator = make_accelerator(job.pretrain.precision)
     check_encoder(job.encoder.name, job.start.pretrained, job.data.image_size, job.start.weights)
-    cohort, split = load_split_cohort(job.data, needs_targets=False)
+    cohort = load_split_cohort(job.data, needs_targets=False)
     folder = open_folder(out, job, resume, accelerator)
-    pretrain(accelerator, folder, job, cohort, split)
+    pretrain(accelerator, folder, job, cohort)
     if accelerator.is_main_process:
         print(f"checkpoint  {folder.checkpoint(job.name)}")
 
@@ -45,12 +45,11 @@ def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path, data:
     """
     place = find_checkpoint(checkpoint)
     outs = [new_file(out.with_stem(f"{out.stem}{part}"), ROWS) for part in ("", "-levels", "-subgroups")]
-    cohort, split = load_cohort_for(place, data)
+    cohort = load_cohort_for(place, data)
     job = load_pretraining(place)
     tables = score_encoder(
         to_device(load_encoder(place), make_accelerator("no").device),
         cohort,
-        split,
         pretraining=job.method.name,
         seed=job.seed,
         label_fractions=options.label_fractions,
@@ -69,11 +68,11 @@ def evaluate_command(checkpoint: Path, options: EvaluateConfig, out: Path, data:
 def embed_command(checkpoint: Path, out: Path, data: DataConfig | None = None) -> None:
     """Write the features of every image of a cohort, by default the checkpoint's own, to ``out`` (.npz or .csv)."""
     place, out = find_checkpoint(checkpoint), new_file(out, FEATURES)
-    cohort, split = load_cohort_for(place, data, needs_targets=False)
+    cohort = load_cohort_for(place, data, needs_targets=False)
     encoder = load_encoder(place)
     rows = np.arange(len(cohort.images))
     features = extract_features(to_device(encoder, make_accelerator("no").device), cohort.images, rows)
-    columns = describe_rows(cohort, rows) | {"split": split.side_of_each(len(rows))}
+    columns = describe_rows(cohort, rows) | {"split": cohort.split.side_of_each(len(rows))}
     if out.suffix == ".npz":
         write_arrays(out, columns | {"features": features})
     else:

@@ -19,7 +19,6 @@ from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.metrics import Floats, single_class_targets
 from mmcuda.evaluate.probe import fit_probe
 from mmcuda.evaluate.rows import Targets
-from mmcuda.evaluate.tables import target_matrix
 from mmcuda.models.heads import Classifier
 from mmcuda.train.batches import Batch, TrainingSet
 from mmcuda.train.checkpoint import describe_model
@@ -67,7 +66,7 @@ def finetune(
         UserError: if no target has both classes, or early stopping finds no patient or no label to validate on.
     """
     name = name or options.name
-    matrix = target_matrix(cohort)
+    matrix = cohort.target_matrix
     labelled = labelled[np.isfinite(matrix[labelled]).any(axis=1)]
     if options.patience == 0:
         validation = None
@@ -85,7 +84,7 @@ def finetune(
     criterion = TargetLoss(options.loss, options.class_weights, options.focal_gamma, matrix[labelled])
 
     def loss_of_batch(model: nn.Module, batch: Batch) -> Tensor:
-        return criterion(model(batch.views[:, 0]).float(), batch.labels["targets"])
+        return criterion(model(batch.inputs["image"][:, 0]).float(), batch.labels["targets"])
 
     training = Training(
         name=name,
@@ -96,7 +95,7 @@ def finetune(
         job=FinetuneJob(job, options),
         description=describe_model(job, cohort, names),
     )
-    data = TrainingSet(cohort.images, labelled, {"targets": torch.from_numpy(matrix[labelled])}, job.augment)
+    data = TrainingSet(cohort, labelled, {"targets": torch.from_numpy(matrix[labelled])}, job.augment)
     stopping = early_stopping(criterion, cohort, validation, matrix, options) if validation is not None else None
     Trainer(accelerator, folder, training, model, data, parameter_groups(model, options), stopping).fit(loss_of_batch)
     return model.eval()
@@ -109,7 +108,7 @@ def trainable_targets(cohort: Cohort, rows: Indices) -> list[str]:
         UserError: if there is none.
     """
     names = list(cohort.targets)
-    single = single_class_targets(target_matrix(cohort)[rows], names)
+    single = single_class_targets(cohort.target_matrix[rows], names)
     if len(single) == len(names):
         raise UserError(
             f"a target must have both classes among the {len(rows)} labelled images, got one each of "

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Indices, Split
+from mmcuda.data.split import Indices
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import label_draws
 from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.probe import out_of_fold
 from mmcuda.evaluate.rows import Key
-from mmcuda.evaluate.tables import ClassifierScores, score_tables, target_matrix
+from mmcuda.evaluate.tables import ClassifierScores, score_tables
 from mmcuda.evaluate.threshold import choose_thresholds
 from mmcuda.models.description import DESCRIPTION, read_description
 from mmcuda.models.heads import Classifier
@@ -42,15 +42,15 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     accelerator = make_accelerator(options.precision)
     place = find_checkpoint(checkpoint)
     job = load_pretraining(place)
-    cohort, split = load_cohort_for(place, options.data)
+    cohort = load_cohort_for(place, options.data)
     encoder = load_encoder(place)
-    labelled = label_draws(cohort, split, options.label_fraction, 1, options.seed)[0]
-    labelled = labelled[np.isfinite(target_matrix(cohort)[labelled]).any(axis=1)]
+    labelled = label_draws(cohort, options.label_fraction, 1, options.seed)[0]
+    labelled = labelled[np.isfinite(cohort.target_matrix[labelled]).any(axis=1)]
     learnt = trainable_targets(cohort, labelled)
     fold_of = np.zeros(len(labelled), np.int64)
     if options.folds:
         fold_of = patient_folds(cohort.patients[labelled], options.folds, derive_seed(options.seed, "folds"))
-    validation = split.validation if len(split.validation) else None
+    validation = cohort.validation if len(cohort.validation) else None
     if options.patience and validation is None and not options.folds:
         labelled, validation = hold_out(cohort, labelled, options)
 
@@ -61,17 +61,17 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     key: Key = {"pretraining": job.method.name, "label_fraction": options.label_fraction, "seed": options.seed}
     setting = (accelerator, folder, options, encoder, job, cohort, labelled)
     if options.folds:
-        folds = cross_validate(*setting, fold_of, split.test, validation)
+        folds = cross_validate(*setting, fold_of, cohort.test, validation)
         scores = ClassifierScores(labelled, folds.test_probabilities, labelled, folds.probabilities)
         if main:
             _write_folds(folder, key, folds, cohort, options)
     else:
         model = finetune(*setting, validation)
         held_out = _held_out(model, options, cohort, labelled, validation)
-        scores = ClassifierScores(labelled, predict(model, cohort, split.test), *held_out)
+        scores = ClassifierScores(labelled, predict(model, cohort, cohort.test), *held_out)
     if main:
         _write_thresholds(folder, scores, cohort, options)
-        _write_scores(folder, key, scores, cohort, split, options)
+        _write_scores(folder, key, scores, cohort, options)
 
 
 def _held_out(
@@ -86,7 +86,7 @@ def _held_out(
     if options.mode == "logistic":
         features = extract_features(model.encoder, cohort.images, labelled)
         balanced = options.class_weights == "balanced"
-        return labelled, out_of_fold(features, target_matrix(cohort)[labelled], cohort.patients[labelled], balanced)
+        return labelled, out_of_fold(features, cohort.target_matrix[labelled], cohort.patients[labelled], balanced)
     return labelled[:0], np.empty((0, len(cohort.targets)))
 
 
@@ -101,7 +101,7 @@ def _write_folds(folder: RunFolder, key: Key, folds: CrossValidation, cohort: Co
 
 def _write_thresholds(folder: RunFolder, scores: ClassifierScores, cohort: Cohort, options: FinetuneConfig) -> None:
     """Let the checkpoints say from which probability a target counts as positive, where that could be chosen."""
-    truth = target_matrix(cohort)[scores.held_out]
+    truth = cohort.target_matrix[scores.held_out]
     chosen = choose_thresholds(scores.held_out_probabilities, truth, options.threshold)
     named = {name: float(value) for name, value in zip(cohort.targets, chosen, strict=True) if np.isfinite(value)}
     for path in folder.root.glob(f"checkpoints/{options.name}*/*/{DESCRIPTION}"):
@@ -111,11 +111,11 @@ def _write_thresholds(folder: RunFolder, scores: ClassifierScores, cohort: Cohor
 
 
 def _write_scores(
-    folder: RunFolder, key: Key, scores: ClassifierScores, cohort: Cohort, split: Split, options: FinetuneConfig
+    folder: RunFolder, key: Key, scores: ClassifierScores, cohort: Cohort, options: FinetuneConfig
 ) -> None:
-    weights = bootstrap_weights(cohort.patients[split.test], options.bootstrap)
-    tables = score_tables(key, cohort, split, [scores], weights, options.threshold)
+    weights = bootstrap_weights(cohort.patients[cohort.test], options.bootstrap)
+    tables = score_tables(key, cohort, [scores], weights, options.threshold)
     name = f"{key['pretraining']}/{options.label_fraction!r}/seed{options.seed}"
-    write_predictions(folder.root, cohort, split, {name: scores.test})
+    write_predictions(folder.root, cohort, {name: scores.test})
     write_tables(folder.root, tables)
     print(metrics_table(tables.metrics), *level_lines(tables.levels), sep="\n")

@@ -17,7 +17,6 @@ from mmcuda.errors import UserError
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.metrics import Floats, mean_ignoring_nan
 from mmcuda.evaluate.rows import Judged, Key, Row, score_rows
-from mmcuda.evaluate.tables import target_matrix
 from mmcuda.evaluate.threshold import Rule, choose_thresholds
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, predict
@@ -94,7 +93,7 @@ def fold_rows(key: Key, result: CrossValidation, cohort: Cohort, bootstrap: int,
 
     Each fold is decided at thresholds that the predictions of the other folds choose.
     """
-    targets = target_matrix(cohort)[result.rows]
+    targets = cohort.target_matrix[result.rows]
     thresholds = np.empty(targets.shape)
     for fold in set(result.folds):
         inside = result.folds == fold
@@ -117,7 +116,7 @@ def out_of_fold_table(result: CrossValidation, cohort: Cohort) -> str:
     names, patients = cohort.table.image_names[result.rows], cohort.patients[result.rows]
     table = pd.DataFrame({"image": names, "patient": patients, "fold": result.folds})
     for name, labels, scores in zip(
-        cohort.targets, target_matrix(cohort)[result.rows].T, result.probabilities.T, strict=True
+        cohort.targets, cohort.target_matrix[result.rows].T, result.probabilities.T, strict=True
     ):
         table[f"{name}.label"], table[f"{name}.probability"] = labels, scores
     return str(table.to_csv(index=False, lineterminator="\n"))

@@ -215,7 +215,7 @@ class Trainer:
                 epoch + 1,
                 loss,
                 learning_rate,
-                images_per_second=len(batch.views) * ranks / seconds,
+                images_per_second=len(batch.inputs["image"]) * ranks / seconds,
                 data_wait=(waited - started) / seconds,
                 augmentation=(augmented - waited) / seconds,
             )

@@ -7,7 +7,6 @@ from accelerate import Accelerator
 from torch import nn
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Split
 from mmcuda.models.encoder import build_encoder
 from mmcuda.train.checkpoint import describe_model
 from mmcuda.train.config import PretrainJob
@@ -16,7 +15,7 @@ from mmcuda.train.loop import Trainer, Training
 from mmcuda.train.seeding import derive_seed
 
 
-def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, cohort: Cohort, split: Split) -> None:
+def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, cohort: Cohort) -> None:
     """Train the encoder of ``job`` on the training images; its checkpoint is then in the run folder.
 
     A training that has a checkpoint continues from it; one that is finished is left as it is. Encoders that are not
@@ -38,7 +37,7 @@ def pretrain(accelerator: Accelerator, folder: RunFolder, job: PretrainJob, coho
         job=job,
         description=describe_model(job, cohort),
     )
-    data = method.training_set(cohort, split, job.augment, job.seed)
+    data = method.training_set(cohort, job.augment, job.seed)
     Trainer(accelerator, folder, training, model, data).fit(method.loss, method.after_step)
 
 

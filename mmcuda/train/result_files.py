@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Split
 from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.rows import Row
-from mmcuda.evaluate.tables import Tables, target_matrix
+from mmcuda.evaluate.tables import Tables
 from mmcuda.train.folder import write_arrays, write_json, write_text
 
 
@@ -25,19 +24,18 @@ def write_tables(root: Path, tables: Tables) -> None:
             write_json(root / f"{name}.json", rows)
 
 
-def write_predictions(root: Path, cohort: Cohort, split: Split, probabilities: Mapping[str, Floats]) -> None:
+def write_predictions(root: Path, cohort: Cohort, probabilities: Mapping[str, Floats]) -> None:
     """Write predictions.npz.
 
     Args:
         root: folder.
-        cohort: targets and patients.
-        split: its test images.
+        cohort: targets and patients of its test images.
         probabilities: [n_test, T] each, by a name such as ``clinical/0.05/seed0``.
     """
     truth = {
-        "targets": target_matrix(cohort)[split.test],
+        "targets": cohort.target_matrix[cohort.test],
         "target_names": np.array(list(cohort.targets)),
-        "patients": cohort.patients[split.test],
+        "patients": cohort.patients[cohort.test],
     }
     write_arrays(root / "predictions.npz", {**probabilities, **truth})
 

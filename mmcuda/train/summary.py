@@ -14,17 +14,16 @@ import torch
 import mmcuda
 from mmcuda._native.extension import why_not_fused
 from mmcuda.data.cohort import Cohort
-from mmcuda.data.split import Split
 from mmcuda.info import cpu_name
 
 SAMPLES = 8
 SAMPLE_SEED = 0
 
 
-def choose_samples(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
+def choose_samples(cohort: Cohort) -> dict[str, np.ndarray]:
     """Return the content of samples.npz: training images of different patients, titled with their positive targets."""
-    _, first = np.unique(cohort.patients[split.train], return_index=True)
-    drawn = np.random.default_rng(SAMPLE_SEED).permutation(split.train[first])[:SAMPLES]
+    _, first = np.unique(cohort.patients[cohort.train], return_index=True)
+    drawn = np.random.default_rng(SAMPLE_SEED).permutation(cohort.train[first])[:SAMPLES]
     titles = [
         ", ".join(name for name, values in cohort.targets.items() if values[row] == 1) or "no positive target"
         for row in drawn

@@ -234,6 +234,6 @@ def test_a_table_of_100_000_rows_takes_less_than_a_minute(tmp_path):
 
 
 def test_the_readings_of_lidc_are_in_order(lidc, cache_dir):
-    loaded, _ = load_checked(DataConfig(image_size=32, cache_dir=cache_dir))
+    loaded = load_checked(DataConfig(image_size=32, cache_dir=cache_dir))
     assert loaded.images.shape == lidc.images.shape
     assert load_table(DataConfig(cache_dir=cache_dir)).title == loaded.title

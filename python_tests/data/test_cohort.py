@@ -40,12 +40,12 @@ def test_a_wrong_field_is_named(lidc, field, wrong):
 )
 def test_images_that_do_not_fit_the_table_are_refused(lidc, wrong):
     with pytest.raises(ValueError, match=r"^images must be .*, got .*\["):
-        Cohort(lidc.table, wrong(lidc.images))
+        Cohort(lidc.table, wrong(lidc.images), lidc.split)
 
 
 def test_images_of_another_type_are_refused(lidc):
     with pytest.raises(ValueError, match=r"images must be uint8 \[N, C, H, W\], got float32"):
-        Cohort(lidc.table, np.zeros(lidc.images.shape, np.float32))
+        Cohort(lidc.table, np.zeros(lidc.images.shape, np.float32), lidc.split)
 
 
 def test_a_cohort_shows_its_table(lidc):
@@ -67,6 +67,25 @@ def test_a_part_of_a_cohort_keeps_rows_together(lidc):
     np.testing.assert_array_equal(part.patients, lidc.patients[rows])
     np.testing.assert_array_equal(part.clinical["diameter"].values, lidc.clinical["diameter"].values[rows])
     np.testing.assert_array_equal(part.targets["malignancy"], lidc.targets["malignancy"][rows])
+
+
+def test_a_part_of_a_cohort_is_split_as_the_whole(lidc):
+    rows = np.array([lidc.test[5], lidc.train[2], lidc.test[0]])
+    part = lidc.take(rows)
+    assert (part.train.tolist(), part.validation.tolist(), part.test.tolist()) == ([1], [], [0, 2])
+
+
+def test_inputs_have_the_shape_of_the_rows(lidc):
+    rows = np.array([[9, 3], [3, 60]])
+    image = lidc.inputs(rows)["image"]
+    assert image.shape == (2, 2, 3, 32, 32)
+    np.testing.assert_array_equal(image[1, 1].numpy(), lidc.images[60])
+
+
+def test_the_target_matrix_holds_the_targets_as_columns(lidc):
+    np.testing.assert_array_equal(lidc.target_matrix[:, 1], lidc.targets["spiculation"])
+    assert lidc.target_matrix is lidc.target_matrix
+    assert lidc.with_labels(targets={}).target_matrix.shape == (len(lidc.table), 0)
 
 
 def test_other_labels_leave_the_rest_as_it_is(lidc):

@@ -29,6 +29,6 @@ class Rotations(Method):
         return nn.Sequential(OrderedDict(encoder=encoder, head=nn.Linear(encoder.num_features, 4)))
 
     def loss(self, model, batch):
-        turned = torch.cat([batch.views[:, 0].rot90(turns, (-2, -1)) for turns in range(4)])
-        turns = torch.arange(4).repeat_interleave(len(batch.views)).to(turned.device)
+        turned = torch.cat([batch.inputs["image"][:, 0].rot90(turns, (-2, -1)) for turns in range(4)])
+        turns = torch.arange(4).repeat_interleave(len(batch.inputs["image"])).to(turned.device)
         return F.cross_entropy(model(turned), turns, label_smoothing=self.smoothing)

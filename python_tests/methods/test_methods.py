@@ -31,7 +31,7 @@ AUGMENT = Augment()
 
 
 def data_of(method, readings, seed=0):
-    return method.training_set(*readings, AUGMENT, seed)
+    return method.training_set(readings, AUGMENT, seed)
 
 
 def table(labels):
@@ -43,24 +43,24 @@ def table(labels):
 def loss_of(method, readings, cohort=None):
     """The model, a batch of 32 images and its loss."""
     torch.manual_seed(0)
-    model = method.build(build_encoder("darknet_tiny", 3, 32), cohort or readings[0]).eval()
-    data = data_of(method, (cohort or readings[0], readings[1]))
-    batch = data.batch(np.arange(32), torch.Generator().manual_seed(0), torch.device("cpu"))
+    model = method.build(build_encoder("darknet_tiny", 3, 32), cohort or readings).eval()
+    data = data_of(method, cohort or readings)
+    batch = data.batch(np.arange(32)[:, None].repeat(2, 1), torch.Generator().manual_seed(0), torch.device("cpu"))
     return model, batch, method.loss(model, batch)
 
 
 def test_clinical_labels_are_those_of_the_training_images(readings):
-    cohort, split = readings
+    cohort = readings
     labels = data_of(Clinical(), readings).labels
     assert list(labels) == list(cohort.clinical)
     for name, label in cohort.clinical.items():
-        np.testing.assert_array_equal(labels[name].numpy(), label.values[split.train])
+        np.testing.assert_array_equal(labels[name].numpy(), label.values[cohort.train])
 
 
 def test_one_label_is_learnt_alone(readings):
     method = Clinical(labels=("diameter",), **SMALL)
     assert list(data_of(method, readings).labels) == ["diameter"]
-    alone = readings[0].with_labels(clinical={"diameter": readings[0].clinical["diameter"]})
+    alone = readings.with_labels(clinical={"diameter": readings.clinical["diameter"]})
     assert loss_of(method, readings)[2] == loss_of(Clinical(**SMALL), readings, alone)[2]
 
 
@@ -73,10 +73,10 @@ def test_shuffling_moves_whole_rows_to_other_images(readings):
 
 @pytest.mark.parametrize("method", [Clinical(**SMALL), Shuffled(**SMALL), SimCLR(**SMALL)], ids=lambda m: m.name)
 def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
-    cohort, split = readings
+    cohort = readings
     model, batch, loss = loss_of(method, readings)
     generator, tau = torch.Generator().manual_seed(0), method.temperature
-    features = model(AUGMENT(torch.from_numpy(cohort.images[split.train[:32]]), 2, generator))
+    features = model(AUGMENT(torch.from_numpy(cohort.images[cohort.train[:32]]), 2, generator))
     if isinstance(method, SimCLR):
         expected = SupConLoss(tau, base_temperature=tau, impl="reference")(features)
     else:
@@ -88,13 +88,13 @@ def test_the_loss_is_that_of_the_two_augmented_views(readings, method):
 
 
 def test_class_aware_batches_hold_positives_of_the_chosen_labels(readings):
-    cohort, _ = readings
+    cohort = readings
     data = data_of(Clinical(sampler="class_aware", balance=("diameter",)), readings)
     assert data.balance == {"diameter": cohort.clinical["diameter"].relation.tolerance}
     values = data.labels["diameter"].numpy()
     near = abs(values[:, None] - values) <= data.balance["diameter"]
     has_any = near.sum(axis=1) > 1
-    for positions in data.epoch(32, seed=0):
+    for positions, _ in (views.T for views in data.epoch(32, seed=0)):
         found = near[np.ix_(positions, positions)].sum(axis=1) > 1
         assert found[has_any[positions]].all()
 
@@ -121,11 +121,11 @@ def test_only_labels_that_are_learnt_from_are_balanced(readings, method, expecte
 )
 def test_a_label_that_the_cohort_lacks_is_named(readings, method, message):
     with pytest.raises(UserError, match=message):
-        method.check(readings[0])
+        method.check(readings)
 
 
 def test_what_a_method_needs_of_the_cohort_is_asked_for(readings):
-    bare = readings[0].with_labels(clinical={})
+    bare = readings.with_labels(clinical={})
     for method in (Clinical(), Shuffled()):
         with pytest.raises(UserError, match=f"{method.name} pretraining needs clinical labels, got none: name some"):
             method.check(bare)

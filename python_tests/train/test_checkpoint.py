@@ -62,7 +62,7 @@ def test_a_missing_or_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_a_model_is_described_by_its_job_and_its_images(readings):
-    cohort, _ = readings
+    cohort = readings
     description = describe_model(PretrainJob(), cohort, ["drusen"])
     assert description.architecture == "darknet_tiny"
     assert description.image_size == 32

@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.probe import fit_probe
-from mmcuda.evaluate.tables import target_matrix
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import load_encoder
@@ -31,8 +30,8 @@ def encoder():
 
 
 def run(folder, options, encoder, few, job=JOB, **arguments):
-    cohort, split = few
-    return finetune(make_accelerator("no"), RunFolder(folder), options, encoder, job, cohort, split.train, **arguments)
+    cohort = few
+    return finetune(make_accelerator("no"), RunFolder(folder), options, encoder, job, cohort, cohort.train, **arguments)
 
 
 def weights_of(folder, options):
@@ -48,8 +47,8 @@ def changed(folder, options, before):
 @pytest.fixture(scope="module")
 def few(readings):
     """The readings with fewer training images: two steps an epoch."""
-    cohort, split = readings
-    return cohort, dataclasses.replace(split, train=split.train[:128])
+    split = dataclasses.replace(readings.split, train=readings.train[:128])
+    return dataclasses.replace(readings, split=split)
 
 
 @pytest.fixture
@@ -58,12 +57,12 @@ def before(encoder):
 
 
 def test_logistic_mode_is_the_probe_of_the_frozen_features(tmp_path, encoder, before, few):
-    cohort, split = few
+    cohort = few
     options = FinetuneConfig(mode="logistic")
-    scores = predict(run(tmp_path, options, encoder, few), cohort, split.test)
+    scores = predict(run(tmp_path, options, encoder, few), cohort, cohort.test)
     features = extract_features(encoder, cohort.images, np.arange(len(cohort.images)))
-    probe = fit_probe(features[split.train], target_matrix(cohort)[split.train])
-    np.testing.assert_allclose(scores, probe.probabilities(features[split.test]), atol=1e-4)
+    probe = fit_probe(features[cohort.train], cohort.target_matrix[cohort.train])
+    np.testing.assert_allclose(scores, probe.probabilities(features[cohort.test]), atol=1e-4)
     assert not any(changed(tmp_path, options, before).values())
 
 
@@ -74,10 +73,10 @@ def test_linear_mode_learns_on_a_frozen_encoder(tmp_path, encoder, before, few):
 
 
 def auroc(classifier, few):
-    cohort, split = few
+    cohort = few
     spiculation = list(cohort.targets).index("spiculation")
-    scores = predict(classifier, cohort, split.train)
-    return roc_auc_score(target_matrix(cohort)[split.train, spiculation], scores[:, spiculation])
+    scores = predict(classifier, cohort, cohort.train)
+    return roc_auc_score(cohort.target_matrix[cohort.train, spiculation], scores[:, spiculation])
 
 
 def test_full_mode_trains_every_layer_and_learns(tmp_path, encoder, before, few):
@@ -90,10 +89,10 @@ def test_full_mode_trains_every_layer_and_learns(tmp_path, encoder, before, few)
 
 
 def test_linear_full_mode_begins_with_the_logistic_regression_and_its_features(tmp_path, encoder, before, few):
-    cohort, split = few
-    scores = predict(run(tmp_path, FinetuneConfig(mode="logistic"), encoder, few), cohort, split.test)
+    cohort = few
+    scores = predict(run(tmp_path, FinetuneConfig(mode="logistic"), encoder, few), cohort, cohort.test)
     options = dataclasses.replace(FULL, mode="linear_full", learning_rate=1e-6, head_learning_rate=1e-6, epochs=1)
-    np.testing.assert_allclose(predict(run(tmp_path, options, encoder, few), cohort, split.test), scores, atol=1e-2)
+    np.testing.assert_allclose(predict(run(tmp_path, options, encoder, few), cohort, cohort.test), scores, atol=1e-2)
     layers = {name for name, layer in changed(tmp_path, options, before).items() if layer}
     assert "stem.conv1.conv.weight" in layers
     assert not any("running" in name for name in layers)
@@ -110,18 +109,18 @@ def test_a_checkpoint_knows_pretraining_and_options(tmp_path, encoder, few):
 
 
 def test_a_target_with_one_class_is_left_out(tmp_path, encoder, few):
-    cohort, split = few
+    cohort = few
     single = cohort.targets["calcified"].copy()
-    single[split.train] = 0
+    single[cohort.train] = 0
     cohort = cohort.with_labels(targets=cohort.targets | {"calcified": single})
-    classifier = run(tmp_path, FinetuneConfig(), encoder, (cohort, split))
+    classifier = run(tmp_path, FinetuneConfig(), encoder, cohort)
     assert classifier.targets == ("malignancy", "spiculation", "lobulation")
-    scores = predict(classifier, cohort, split.test)
+    scores = predict(classifier, cohort, cohort.test)
     assert np.isnan(scores[:, 3]).all()
     assert np.isfinite(scores[:, :3]).all()
     cohort = cohort.with_labels(targets={"calcified": single})
     with pytest.raises(UserError, match=r"both classes among the \d+ labelled images, got one each of calcified"):
-        run(tmp_path / "none", FinetuneConfig(), encoder, (cohort, split))
+        run(tmp_path / "none", FinetuneConfig(), encoder, cohort)
 
 
 @pytest.mark.parametrize("name", ["darknet_tiny", "vit_tiny_patch16_224"])
@@ -147,12 +146,12 @@ EARLY = dataclasses.replace(FULL, epochs=8, batch_size=32, patience=2, learning_
 
 
 def test_the_held_out_patients_are_not_trained_on(few):
-    cohort, split = few
-    train, validation = hold_out(cohort, split.train, EARLY)
-    assert sorted([*train, *validation]) == sorted(split.train)
+    cohort = few
+    train, validation = hold_out(cohort, cohort.train, EARLY)
+    assert sorted([*train, *validation]) == sorted(cohort.train)
     assert not set(cohort.patients[train]) & set(cohort.patients[validation])
     with pytest.raises(UserError, match="--patience needs at least 2 labelled patients to hold one out, got 1"):
-        hold_out(cohort, split.train[cohort.patients[split.train] == cohort.patients[split.train[0]]], EARLY)
+        hold_out(cohort, cohort.train[cohort.patients[cohort.train] == cohort.patients[cohort.train[0]]], EARLY)
 
 
 def validation_losses(folder):
@@ -161,15 +160,15 @@ def validation_losses(folder):
 
 
 def test_training_stops_and_keeps_the_epoch_with_the_lowest_validation_loss(tmp_path, encoder, few, capsys):
-    cohort, split = few
-    validation = split.test  # a split of the data's own
+    cohort = few
+    validation = cohort.test  # a split of the data's own
     classifier = run(tmp_path, EARLY, encoder, few, validation=validation)
     losses = validation_losses(tmp_path)
     best = int(np.argmin(losses))
     assert len(losses) - 1 == min(best + EARLY.patience, EARLY.epochs)
     assert f"kept epoch {best} of {len(losses) - 1}  validation loss {losses[best]:.3f}" in capsys.readouterr().out
 
-    targets = target_matrix(cohort)[validation]
+    targets = cohort.target_matrix[validation]
     scores, labelled = predict(classifier, cohort, validation), np.isfinite(targets)
     right = np.where(targets == 1, scores, 1 - scores)[labelled]
     assert -np.log(right).mean() == pytest.approx(losses[best], rel=1e-4)

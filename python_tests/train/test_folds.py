@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from mmcuda.errors import UserError
-from mmcuda.evaluate.tables import target_matrix
 from mmcuda.evaluate.threshold import choose_threshold
 from mmcuda.models.encoder import build_encoder
 from mmcuda.train.config import PretrainJob
@@ -19,7 +18,7 @@ OPTIONS = FinetuneConfig(folds=3)
 
 
 def test_folds_keep_patients_together_and_are_of_similar_size(readings):
-    patients = readings[0].patients
+    patients = readings.patients
     folds = patient_folds(patients, 3, seed=0)
     assert set(folds) == {1, 2, 3}
     assert all(len(set(folds[patients == patient])) == 1 for patient in np.unique(patients))
@@ -32,28 +31,28 @@ def test_folds_keep_patients_together_and_are_of_similar_size(readings):
 
 @pytest.fixture(scope="module")
 def crossed(readings, tmp_path_factory):
-    cohort, split = readings
+    cohort = readings
     encoder = build_encoder("darknet_tiny", 3, 32)
     folder = RunFolder(tmp_path_factory.mktemp("run"))
-    fold_of = patient_folds(cohort.patients[split.train], 3, seed=0)
-    setting = (make_accelerator("no"), folder, OPTIONS, encoder, PretrainJob(), cohort, split.train)
-    return encoder, folder, cross_validate(*setting, fold_of, split.test)
+    fold_of = patient_folds(cohort.patients[cohort.train], 3, seed=0)
+    setting = (make_accelerator("no"), folder, OPTIONS, encoder, PretrainJob(), cohort, cohort.train)
+    return encoder, folder, cross_validate(*setting, fold_of, cohort.test)
 
 
 def test_each_image_is_predicted_by_the_classifier_of_the_other_folds(crossed, readings, tmp_path):
-    cohort, split = readings
+    cohort = readings
     encoder, folder, result = crossed
-    assert np.array_equal(result.rows, split.train)
-    others = split.train[result.folds != 2]
+    assert np.array_equal(result.rows, cohort.train)
+    others = cohort.train[result.folds != 2]
     alone = finetune(make_accelerator("no"), RunFolder(tmp_path), OPTIONS, encoder, PretrainJob(), cohort, others)
     inside = result.folds == 2
-    np.testing.assert_array_equal(result.probabilities[inside], predict(alone, cohort, split.train[inside]))
-    assert result.test_probabilities.shape == (len(split.test), 4)
+    np.testing.assert_array_equal(result.probabilities[inside], predict(alone, cohort, cohort.train[inside]))
+    assert result.test_probabilities.shape == (len(cohort.test), 4)
     assert [folder.checkpoint(f"{OPTIONS.name}-fold{fold}").exists() for fold in (1, 2, 3)] == [True] * 3
 
 
 def test_metrics_are_of_each_fold_and_of_all_pooled(crossed, readings):
-    cohort, _ = readings
+    cohort = readings
     result = crossed[2]
     rows = fold_rows({"pretraining": "clinical", "label_fraction": 1.0, "seed": 0}, result, cohort, 5, "youden")
     names = [*cohort.targets, "mean"]
@@ -66,7 +65,7 @@ def test_metrics_are_of_each_fold_and_of_all_pooled(crossed, readings):
 
 
 def test_a_fold_is_decided_at_the_threshold_that_the_other_folds_choose(crossed, readings):
-    cohort, _ = readings
+    cohort = readings
     result = crossed[2]
     rows = fold_rows({"pretraining": "clinical", "label_fraction": 1.0, "seed": 0}, result, cohort, 5, "youden")
     by_fold = {row["fold"]: row for row in rows if row["target"] == "malignancy"}
@@ -80,7 +79,7 @@ def test_a_fold_is_decided_at_the_threshold_that_the_other_folds_choose(crossed,
 
 
 def test_out_of_fold_predictions_are_a_table(crossed, readings):
-    cohort, _ = readings
+    cohort = readings
     result = crossed[2]
     table = list(csv.DictReader(io.StringIO(out_of_fold_table(result, cohort))))
     assert len(table) == len(result.rows)
@@ -88,4 +87,4 @@ def test_out_of_fold_predictions_are_a_table(crossed, readings):
     assert (row["image"], row["patient"]) == (cohort.table.image_names[position], cohort.patients[position])
     assert int(row["fold"]) == result.folds[9]
     assert float(row["lobulation.probability"]) == pytest.approx(result.probabilities[9, 2])
-    assert float(row["lobulation.label"]) == target_matrix(cohort)[position, 2]
+    assert float(row["lobulation.label"]) == cohort.target_matrix[position, 2]

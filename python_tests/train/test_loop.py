@@ -19,7 +19,7 @@ JOB = PretrainJob(Clinical(), 0, pretrain=PretrainConfig(epochs=3, batch_size=12
 
 
 def run(folder, readings, job=JOB):
-    pretrain(make_accelerator(job.pretrain.precision), RunFolder(folder), job, *readings)
+    pretrain(make_accelerator(job.pretrain.precision), RunFolder(folder), job, readings)
     return load_checkpoint(RunFolder(folder).checkpoint(job.name))
 
 
@@ -37,7 +37,7 @@ def uninterrupted(tmp_path_factory, readings):
 def test_the_loss_falls_and_every_step_is_logged(uninterrupted, readings):
     folder, _ = uninterrupted
     rows = rows_of(folder)
-    steps = len(readings[1].train) // 128
+    steps = len(readings.train) // 128
     assert list(rows[0]) == ["step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait", "augmentation"]
     assert [(int(r["step"]), int(r["epoch"])) for r in rows] == [(n + 1, n // steps + 1) for n in range(3 * steps)]
     assert all(
@@ -52,7 +52,7 @@ def test_the_loss_falls_and_every_step_is_logged(uninterrupted, readings):
 
 def test_stopped_inside_an_epoch_and_resumed_the_weights_are_the_same(uninterrupted, readings, tmp_path, capsys):
     folder, expected = uninterrupted
-    steps = len(readings[1].train) // 128
+    steps = len(readings.train) // 128
     KilledAtCall.left = steps + 2  # two steps into the second epoch
     with pytest.raises(Killed):
         run(tmp_path, readings, dataclasses.replace(JOB, augment=KilledAtCall()))

@@ -15,17 +15,17 @@ from mmcuda.train.pretrain import pretrain
 def test_what_the_method_lacks_is_told_before_anything_is_written(readings, tmp_path):
     job = PretrainJob(Clinical(labels=("diametre",)))
     with pytest.raises(UserError, match=r"clinical.labels must be among .* got diametre: did you mean diameter\?"):
-        pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
+        pretrain(make_accelerator("no"), RunFolder(tmp_path), job, readings)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_untrained_encoder_has_a_checkpoint_and_no_log(readings, tmp_path):
     folder, job = RunFolder(tmp_path), PretrainJob(Random(), seed=4)
-    pretrain(make_accelerator("no"), folder, job, *readings)
+    pretrain(make_accelerator("no"), folder, job, readings)
     first = load_encoder(folder.checkpoint(job.name))
     assert not folder.log(job.name).exists()
     again = tmp_path / "again"
-    pretrain(make_accelerator("no"), RunFolder(again), job, *readings)
+    pretrain(make_accelerator("no"), RunFolder(again), job, readings)
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(first(images), load_encoder(RunFolder(again).checkpoint(job.name))(images))
 
@@ -41,7 +41,7 @@ def test_imagenet_is_the_encoder_of_the_weights_and_random_is_not(readings, tmp_
     )
     for method in (ImageNet(), Random()):
         job = PretrainJob(method, encoder=EncoderConfig("test_resnet", weights=weights))
-        pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
+        pretrain(make_accelerator("no"), RunFolder(tmp_path), job, readings)
         features = load_encoder(RunFolder(tmp_path).checkpoint(job.name))(images)
         assert torch.allclose(features, expected, atol=1e-5) == (method == ImageNet())
 
@@ -54,5 +54,5 @@ def test_after_every_step_the_method_gets_the_model(readings, tmp_path):
             seen.append(hasattr(model, "encoder"))
 
     job = PretrainJob(Watched(), pretrain=PretrainConfig(epochs=1, batch_size=256))
-    pretrain(make_accelerator("no"), RunFolder(tmp_path), job, *readings)
-    assert seen == [True] * (len(readings[1].train) // 256)
+    pretrain(make_accelerator("no"), RunFolder(tmp_path), job, readings)
+    assert seen == [True] * (len(readings.train) // 256)

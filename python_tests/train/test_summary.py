@@ -29,26 +29,26 @@ def test_a_label_nobody_has_gives_no_positives():
 
 
 def test_the_summary_counts_every_image_once(readings):
-    cohort, split = readings
-    summary = json.loads(json.dumps(summarise_table(cohort.table, split, 64), allow_nan=False))
+    cohort = readings
+    summary = json.loads(json.dumps(summarise_table(cohort.table, cohort.split, 64), allow_nan=False))
     assert summary["split"]["train"]["images"] + summary["split"]["test"]["images"] == summary["images"]
     assert summary["split"]["train"]["patients"] + summary["split"]["test"]["patients"] == summary["patients"] == 120
     for name, values in cohort.targets.items():
         counts = summary["targets"][name]
         assert counts["train"]["positive"] + counts["test"]["positive"] == (values == 1).sum()
-        assert sum(counts["test"].values()) == len(split.test)
+        assert sum(counts["test"].values()) == len(cohort.test)
     assert summary["single_class_targets"] == []
 
 
 def test_a_leak_is_told(readings):
-    cohort, split = readings
-    leaking = Split(split.train, np.append(split.test, split.train[0]))
-    patient = cohort.patients[split.train[0]]
+    cohort = readings
+    leaking = Split(cohort.train, np.append(cohort.test, cohort.train[0]))
+    patient = cohort.patients[cohort.train[0]]
     assert summarise_table(cohort.table, leaking, 64)["leak_check"] == f"failed: on two sides are {patient}"
 
 
 def test_samples_are_of_different_patients(readings):
-    samples = choose_samples(*readings)
+    samples = choose_samples(readings)
     assert samples["images"].shape == (8, 3, 32, 32)
     assert len(samples["titles"]) == 8
     assert len(np.unique(samples["images"], axis=0)) == 8

@@ -56,8 +56,8 @@ def check_cohort(config: DataConfig, batch_size: int) -> CohortCheck:
     return CohortCheck(summary, sorted(problems, key=lambda problem: problem.severity))
 
 
-def load_checked(config: DataConfig) -> tuple[Cohort, Split]:
-    """Load a cohort without errors, and its split. The table is checked before the first image is decoded.
+def load_checked(config: DataConfig) -> Cohort:
+    """Load a cohort without errors. The table is checked before the first image is decoded.
 
     Raises:
         UserError: naming the first errors of the table, or else of the images.
@@ -67,7 +67,7 @@ def load_checked(config: DataConfig) -> tuple[Cohort, Split]:
     raise_errors([*problems, *faults])
     images, facts = ImageCache(table, config.image_size, config.cache_dir).load()
     raise_errors(_image_problems(table, split, facts))
-    return Cohort(table, images), split
+    return Cohort(table, images, split)
 
 
 def _split(table: CohortTable, config: DataConfig) -> tuple[Split, list[Problem]]:
