@@ -191,7 +191,7 @@ def test_no_time_is_left(tmp_path):
         {"name": "reserves", "command": "true", "limit": 20, "reserve": 5},
         seconds=6,
     )
-    assert code == 0
+    assert code == steps.NOT_ALL
     assert states(summary) == {"first": "passed", "second": "left out: no time", "reserves": "left out: no time"}
 
 
@@ -251,7 +251,16 @@ def test_commands_of_the_steps(device, monkeypatch):
         assert {*step.needs, *step.after} <= set(names[:k])  # so that no two wait for each other
         assert step.file in check.FILES
         assert not step.lacks
+        if step.file in ("launchers.txt", "torch.txt", "ncu.txt"):
+            assert step.least >= 20, step.name  # with less it would end before it had found anything
         assert {path.name for path in step.copies} <= set(check.FILES)
+
+
+def test_the_extension_is_built_by_the_nvcc_that_was_found(monkeypatch):
+    """CMake looks in fewer places."""
+    monkeypatch.setattr(machine, "find", lambda tool: f"/folder with spaces/{tool}")
+    commands = {step.name: step.command for step in check.all_steps(None, Path("wheels"))}
+    assert "CUDACXX='/folder with spaces/nvcc'" in commands["build extension"]
 
 
 INTERRUPTED = """
@@ -298,6 +307,13 @@ def test_a_step_goes_on_behind_a_lost_device(tmp_path):
     assert all(line in log for line in ("one", "two", "at last --first 5"))
 
 
+def test_a_step_has_not_failed_where_another_package_lost_the_device(tmp_path):
+    command = 'restart() { if [ "$*" = "" ]; then echo continue with --again 1; return 5; fi; echo good; }; restart'
+    code, summary = run(tmp_path, {"name": "restarts", "command": command, "limit": 20})
+    assert code == 0
+    assert states(summary) == {"restarts": "passed"}
+
+
 def test_a_step_that_never_gets_further_ends(tmp_path):
     code, summary = run(
         tmp_path, {"name": "stays", "command": "echo x >> turns; echo continue with --first 1; exit 3", "limit": 20}
@@ -316,6 +332,10 @@ static int lost = 0;
 static long n_of(const char* inputs) { return *(const long*)(inputs + 24); }
 int cudaGetDeviceCount(int* n) { *n = DEVICES; return 0; }
 int cudaMalloc(void** p, size_t n) { *p = malloc(n); return lost; }
+int cudaDeviceGetAttribute(int* value, int attribute, int device) {
+  *value = attribute == 81 ? 100 << 10 : 0;  // bytes of shared memory of a multiprocessor
+  return 0;
+}
 int cudaFree(void* p) { free(p); return lost; }
 int cudaMemcpy(void* to, const void* from, size_t n, int kind) { if (!lost) memcpy(to, from, n); return lost; }
 int cudaDeviceSynchronize(void) { return lost; }
@@ -326,6 +346,7 @@ size_t check_pair_margin_workspace() { return 256; }
 const char* check_contrastive_forward(const char* inputs) {
   if (n_of(inputs) == 128) lost = 700;
   while (n_of(inputs) == 129) sleep(1);
+  if (*(const int*)(inputs + SHARED) > 100 << 10) return "more shared memory than there is";
   return n_of(inputs) == 40 ? "invalid argument" : 0;
 }
 const char* check_contrastive_backward() { return 0; }
@@ -337,13 +358,14 @@ const char* check_pair_margin_backward() { return 0; }
 def fake_library(folder, devices=1):
     """A library that plays the launchers and the CUDA runtime."""
     launchers = GPU / "launchers"
-    size = subprocess.run(
-        [sys.executable, "-c", "import ctypes, interface; print(ctypes.sizeof(interface.Inputs))"],
+    size, shared = subprocess.run(
+        [sys.executable, "-c", 
+         "import ctypes; from interface import Inputs; print(ctypes.sizeof(Inputs), Inputs.shared_memory.offset)"],
         cwd=launchers, capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+    ).stdout.split()  # fmt: skip
     (folder / "fake.c").write_text(FAKE)
     library = folder / "libfake.so"
-    options = ["-shared", "-fPIC", "-w", f"-DSIZE={size}", f"-DDEVICES={devices}"]
+    options = ["-shared", "-fPIC", "-w", f"-DSIZE={size}", f"-DSHARED={shared}", f"-DDEVICES={devices}"]
     subprocess.run(["gcc", *options, folder / "fake.c", "-o", library], check=True)
     return [sys.executable, launchers / "compare.py", library, "--cudart", library, "--dtype", "float32"]
 
@@ -461,8 +483,8 @@ def test_race_goes_on_behind_a_row_that_did_not_come_back(tmp_path, monkeypatch)
     """The row that had begun is told as lost, rows before it are kept, those behind it are timed."""
     out, lost = tmp_path / "race.json", []
 
-    def lose(reason, arguments):
-        lost.append((arguments, out.read_text()))
+    def lose(reason, arguments, code):
+        lost.append((arguments, code, out.read_text()))
 
     monkeypatch.setattr(recovery, "lose", lose)
     monkeypatch.setattr(race, "ROW_SECONDS", 1)
@@ -478,8 +500,8 @@ def test_race_goes_on_behind_a_row_that_did_not_come_back(tmp_path, monkeypatch)
     assert complete["slow"]["agrees"]
     assert complete["slow"]["call_ms"][0] >= 250
     assert complete["broken"]["problem"] == "ValueError: not here"
-    arguments, content = lost[0]  # and what the file was at that moment
-    assert arguments == "--again 1"
+    arguments, code, content = lost[0]  # and what the file was at that moment
+    assert (arguments, code) == ("--again 1", recovery.RESTART)
     out.write_text(content)
     after = rows(1)
     assert after["broken"]["problem"] == "ValueError: not here"
@@ -498,7 +520,7 @@ def test_a_failed_capture_costs_the_row_its_graph_only(tmp_path, monkeypatch):
     """A loss that waits for the device is never captured; where a capture fails a new process continues."""
     modes, lost = [], []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    monkeypatch.setattr(race, "lose", lambda reason, arguments: lost.append(arguments) or sys.exit())
+    monkeypatch.setattr(race, "lose", lambda reason, *how: lost.append(how) or sys.exit())
 
     def step():
         if modes[-1] == "error":
@@ -517,8 +539,28 @@ def test_a_failed_capture_costs_the_row_its_graph_only(tmp_path, monkeypatch):
     monkeypatch.setattr(race, "graph", refuse)
     with pytest.raises(SystemExit):
         racing.measure_graph(row, lambda: None)
-    assert lost == ["--again 1"]
+    assert lost == [("--again 1", recovery.RESTART)]
     assert json.loads((tmp_path / "race.json").read_text())["rows"] == [row]
+
+
+def test_nothing_is_timed_after_the_profiler(tmp_path, monkeypatch):
+    """It stays attached. A row that it loses is not profiled again."""
+    out, timed = tmp_path / "race.json", []
+
+    def launches(step):
+        timed.append([row["name"] for row in json.loads(out.read_text())["rows"] if "call_ms" in row])
+        return [("kernel", 1.0)]
+
+    monkeypatch.setattr(race, "launches", launches)
+    racing = race.Race(out, 30, "cpu", {}, 0)
+    racing.tasks = {"fake": fake_task(0)}
+    shapes = [race.Shape("fake", n, 8, "fp32", ("mmcuda", "slow")) for n in (16, 32)]
+    racing.run(iter(shapes))
+    assert not timed
+    racing.rows[2]["no_launches"] = race.LOST
+    racing.profile_rows()
+    assert timed == [["mmcuda", "slow"] * 2]
+    assert [row.get("launches") for row in json.loads(out.read_text())["rows"]] == [[["kernel", 1.0]], None, None, None]
 
 
 def test_race_without_ceilings(tmp_path, monkeypatch):

@@ -58,9 +58,9 @@ def test_errors_are_relative():
 
 def test_formula():
     """Operations of 1,000 x 10 features, forward + backward."""
-    assert contestants.supcon("cpu").flops(1000, 10, "bf16") == 4e7
-    assert contestants.clip("cpu").flops(1000, 10, "tf32") == 8e7
-    assert contestants.supcon("cpu").flops(1000, 10, "fp32") == 12e7
+    assert contestants.supcon("cpu").flops(1000, 10, products=1) == 4e7
+    assert contestants.clip("cpu").flops(1000, 10, products=1) == 8e7
+    assert contestants.supcon("cpu").flops(1000, 10, products=3) == 12e7
 
 
 # ---- the report of a full run; EVERY NUMBER HERE IS INVENTED, none was measured
@@ -86,7 +86,7 @@ def invented(tmp_path):
         invented_row("supcon", "mmcuda", 8192, 128, "bf16", 0.25, launches=launches),
         invented_row("supcon", "dense", 8192, 128, "bf16", 5.0),
         invented_row("supcon", "mmcuda", 1024, 128, "bf16", 0.1, launches=launches),
-        invented_row("supcon", "dense, compiled", 1024, 128, "bf16", 0.3),
+        invented_row("supcon", "dense, compiled", 1024, 128, "bf16", 0.3, no_graph="E: waits"),
         invented_row("supcon", "mmcuda", 8192, 128, "fp32", 1.0),
         invented_row("clip", "mmcuda", 4096, 512, "bf16", 0.5),
         invented_row("clip", "memeff", 4096, 512, "bf16", 1.0, gradient_error=0.3, loss_error=None, agrees=False),
@@ -99,6 +99,7 @@ def invented(tmp_path):
             "temperature": 0.07,
             "problem": "E: no",
         },
+        {"task": "clip", "name": "dense", "n": 4096, "d": 512, "dtype": "bf16", "temperature": 0.07, "begun": True},
     ]
     head = {"device": "NVIDIA H100 INVENTED", "temperature": 0.07, "torch": "0"}
     rates = {"device": "NVIDIA H100 INVENTED", "mma_sync_bf16_tflops": 600.0, "launch_us": 2.0}
@@ -133,6 +134,8 @@ def test_report_on_full_results(invented, tmp_path):
     assert "| bf16 | 1,024 | 128 | 0.07 | 0.1 | 0.08 | 50% | 12.3 | 1e-07 | 2e-03 |  | 0.3 (3.0x) |" in text
     assert "| bf16 | 4,096 | 512 | 0.07 | 0.5 | 0.4 | 50% | 12.3 | 1e-07 | 2e-03 | 1 (2.0x) |" in text
     assert "- clip, inf-cl, 4,096 x 512, bf16: E: no" in text
+    assert "- clip, dense, 4,096 x 512, bf16: not finished when the time of all rows was over" in text
+    assert "- supcon, dense, compiled, 1,024 x 128, bf16: no CUDA graph, E: waits" in text
     assert "- clip, memeff, 4,096 x 512, bf16: error of the loss not finite, of the gradient 3e-01" in text
     beside = next(line for line in text.splitlines() if line.startswith("| bf16 | 8,192 | 128 | 40.0 |"))
     _, _, _, forward, modelled, ratio, backward, *_, everything = [

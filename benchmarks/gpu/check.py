@@ -129,7 +129,7 @@ def torch_steps(device: str) -> list[Step]:
     order = {"needs" if device == "cuda" else "after": ("build extension",)}
     quick = ["--quick"] if device == "cpu" else []
     return [
-        Step("kernels", script("kernels.py", "--device", device, *quick), 120, "torch.txt", **order),
+        Step("kernels", script("kernels.py", "--device", device, *quick), 120, "torch.txt", least=30, **order),
         Step("integration", script("integration.py", "--device", device), 110, "torch.txt", least=40, **order),
     ]
 
@@ -147,7 +147,7 @@ def timing_steps(device: str, before: list[Step]) -> list[Step]:
             needs=("build ceilings",), after=after, needs_device=True,
         )
     ]  # fmt: skip
-    race = "TEARDOWN_CUPTI=1 " + script("race.py", race_file, "--device", device, "--ceilings", rates)
+    race = script("race.py", race_file, "--device", device, "--ceilings", rates)
     steps.append(
         Step(
             "race", f"{race} --seconds $((STEP_SECONDS - 10))", 185, "torch.txt", needs=build,
@@ -186,6 +186,7 @@ def main() -> int:
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"OUT must be a folder, {args.out} is a file")
     WORK.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the Makefile: steps share the cores
     device, reason = machine.device()
     facts = machine.sources() | {"device": device, "no_device": reason, "versions": machine.versions()}
     for stale in ("race.json", "ceilings.json"):

@@ -4,10 +4,11 @@
 
 What matters most comes first. A row is one loss, forward + backward, on one shape: quartiles of the milliseconds per
 call as Python makes it and of a replayed CUDA graph, peak memory, the errors of loss and gradients against float64, the
-formula's FLOP/s (contestants.py) as a fraction of the measured rate of mma.sync, and every kernel of one call.
+formula's FLOP/s (contestants.py) as a fraction of the measured rate of mma.sync. Then, for our rows, every kernel of
+one call: a profiler stays attached to its process, so that nothing is timed after its first use.
 
-A row that loses the device, or does not come back, ends the process with exit code 3; a new process with the option on
-its last line continues after that row.
+A row that loses the device, or does not come back, ends the process with exit code 3, or 5 if the row is not ours; a
+new process with the option on its last line continues after that row.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from typing import Any, NamedTuple
 import contestants
 import exact
 import torch
-from contestants import DTYPES, OURS, TEMPERATURE, Contestant, Task
-from recovery import NO_DEVICE, lose, watched
+from contestants import DTYPES, OURS, TEMPERATURE, Contestant, Loss, Task
+from recovery import CONTINUE, NO_DEVICE, RESTART, lose, watched
 from torch import Tensor
 
 from mmcuda.selfcheck.speed import CPU_BYTES, DENSE_BYTES
@@ -36,6 +37,8 @@ from mmcuda.timing import ROUND_SECONDS, Step, peak_bytes, quartiles, seconds_a_
 
 ROW_SECONDS = 90  # in which a row must be done, compilation included
 LEAST_SECONDS, LEAST_TO_COMPILE = 8, 30  # with which a row is begun
+PROFILE_SECONDS, LEAST_TO_PROFILE = 20, 3  # for the kernels of all rows, and with which one of them is begun
+LOST = "lost the device, or did not come back"
 TIMED_SECONDS = {"cuda": 0.4, "cpu": 0.1}  # of all rounds of a row
 AGREES = {"bf16": (1e-4, 1e-2), "tf32": (2e-3, 8e-3), "fp32": (2e-5, 1e-4)}  # errors of loss and gradient, at most
 MOST_LAUNCHES, NAME_LENGTH = 60, 120  # of a call, in the file
@@ -94,12 +97,13 @@ class Race:
 
     def __init__(self, out: Path, seconds: float, device: str, ceilings: dict[str, Any], again: int) -> None:
         self.out, self.device, self.behind = out, device, f"--again {again + 1}"
-        self.until = time.monotonic() + seconds
+        self.end = time.monotonic() + seconds
+        self.until = self.end - (PROFILE_SECONDS if device == "cuda" else 0)  # of what is timed
         self.tasks = {task.name: task for task in (contestants.supcon(device), contestants.clip(device))}
         self.rows: list[Row] = json.loads(out.read_text())["rows"] if again else []
         for row in self.rows:
             if row.pop("begun", False):
-                row["problem"] = "lost the device, or did not come back"
+                row["problem"] = LOST
         name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
         self.head = {"device": name, "torch": torch.__version__, "temperature": TEMPERATURE, "ceilings": ceilings}
 
@@ -110,6 +114,11 @@ class Race:
 
     def run(self, shapes: Iterator[Shape]) -> None:
         self.save()
+        self.time_rows(shapes)
+        if self.device == "cuda":
+            self.profile_rows()
+
+    def time_rows(self, shapes: Iterator[Shape]) -> None:
         for shape in shapes:
             torch.set_float32_matmul_precision("high" if shape.dtype == "tf32" else "highest")
             task, inputs, reference = self.tasks[shape.task], None, None
@@ -127,7 +136,7 @@ class Race:
                 self.rows.append(row | {"begun": True})
                 self.save()
                 try:
-                    with watched(ROW_SECONDS, json.dumps(row), self.behind):
+                    with watched(ROW_SECONDS, json.dumps(row), self.behind, lost_code(row)):
                         if inputs is None:
                             inputs = task.inputs(shape.n, shape.d, DTYPES[shape.dtype], self.device, shape.temperature)
                             reference = task.exact(*inputs, shape.temperature)
@@ -137,9 +146,36 @@ class Race:
                 self.rows[-1] = row
                 self.save()
                 print(json.dumps({key: value for key, value in row.items() if key != "launches"}), flush=True)
-                self.clean_up()
+                self.clean_up(row)
 
-    def clean_up(self) -> None:
+    def profile_rows(self) -> None:
+        """Add the kernels of one call to each of our rows, as long as there is time."""
+        for row in self.rows:
+            if row["name"] != OURS or "call_ms" not in row or "launches" in row or "no_launches" in row:
+                continue
+            if time.monotonic() > self.end - LEAST_TO_PROFILE:
+                return
+            row["no_launches"] = LOST
+            self.save()
+            try:
+                with watched(ROW_SECONDS, json.dumps(row), self.behind):
+                    row["launches"] = self.profile(row)
+                del row["no_launches"]
+            except Exception as problem:  # the profiler is not what is checked
+                row["no_launches"] = in_words(problem)
+            self.save()
+            self.clean_up(row)
+
+    def profile(self, row: Row) -> list[tuple[str, float]]:
+        """Kernels of one call of a row."""
+        torch.set_float32_matmul_precision("high" if row["dtype"] == "tf32" else "highest")
+        task = self.tasks[row["task"]]
+        inputs = task.inputs(row["n"], row["d"], DTYPES[row["dtype"]], self.device, row["temperature"])
+        step = step_of(task.contestants[row["name"]].make(row["temperature"]), inputs)
+        step()  # warm-up
+        return launches(step)
+
+    def clean_up(self, row: Row) -> None:
         """Free memory; see whether the device still works."""
         gc.collect()
         if self.device == "cuda":
@@ -147,7 +183,7 @@ class Race:
                 torch.cuda.synchronize()
                 torch.cuda.empty_cache()
             except Exception as problem:
-                lose(f"LOST {self.rows[-1]['name']}: {problem}", self.behind)
+                lose(f"LOST {row['name']}: {problem}", self.behind, lost_code(row))
 
     def measure(self, row: Row, task: Task, contestant: Contestant, inputs: tuple[Tensor, Tensor],
                 reference: exact.Exact) -> None:  # fmt: skip
@@ -157,14 +193,10 @@ class Race:
         if contestant.dense and DENSE_BYTES * n * n > room:
             raise MemoryError(f"may need {DENSE_BYTES * n * n / 1e9:.0f} GB, there are {room / 1e9:.0f}")
         loss = contestant.make(row["temperature"])
-        wanted = [side for side in inputs if side.requires_grad]
-
-        def step() -> tuple[Tensor, ...]:
-            return torch.autograd.grad(loss(*inputs), wanted)
-
+        step = step_of(loss, inputs)
         begin = time.monotonic()
         value = loss(*inputs)
-        gradients = torch.autograd.grad(value, wanted)
+        gradients = torch.autograd.grad(value, with_gradient(inputs))
         if self.device == "cuda":
             torch.cuda.synchronize()
         row["first_call_s"] = time.monotonic() - begin
@@ -178,8 +210,6 @@ class Race:
         if self.device == "cuda":
             row["peak_mb"] = peak_bytes(step) / 1e6
             self.measure_graph(row, step)
-            with contextlib.suppress(Exception):  # the profiler is not what is checked
-                row["launches"] = launches(step)
         median = row.get("graph_ms", row["call_ms"])[1]
         products = 3 if dtype == "fp32" and contestant.name == OURS else 1
         row["tflops"] = task.flops(n, d, products) / median / 1e9
@@ -207,7 +237,7 @@ class Race:
             row["no_graph"] = in_words(problem)
             self.rows[-1] = row
             self.save()
-            lose(f"a capture failed, {row['name']}: {row['no_graph']}", self.behind)
+            lose(f"a capture failed, {row['name']}: {row['no_graph']}", self.behind, lost_code(row))
         row["graph_ms"] = self.milliseconds(captured.replay)
 
     def milliseconds(self, step: Step) -> tuple[float, float, float]:
@@ -221,6 +251,20 @@ class Race:
             seconds_a_call(step, calls, self.device)
         times = torch.tensor([seconds_a_call(step, calls, self.device) for _ in range(rounds)], dtype=torch.float64)
         return quartiles(1e3 * times.numpy())
+
+
+def lost_code(row: Row) -> int:
+    """Exit code of a process that ends in this row: the step has failed if the row is ours."""
+    return CONTINUE if row["name"] == OURS else RESTART
+
+
+def with_gradient(inputs: tuple[Tensor, Tensor]) -> list[Tensor]:
+    return [side for side in inputs if side.requires_grad]
+
+
+def step_of(loss: Loss, inputs: tuple[Tensor, Tensor]) -> Step:
+    """One forward + backward."""
+    return lambda: torch.autograd.grad(loss(*inputs), with_gradient(inputs))
 
 
 def in_words(problem: Exception) -> str:
@@ -258,7 +302,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--ceilings", type=Path, help="what ceilings.cu has printed")
-    parser.add_argument("--again", type=int, default=0, help="continue after the rows of OUT; counts the processes")
+    parser.add_argument(
+        "--again",
+        type=int,
+        default=0,
+        help="continue after the rows of OUT; each process has another number, so that its arguments differ",
+    )
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         print("torch has no CUDA device")
@@ -269,7 +318,7 @@ def main() -> int:
     race = Race(args.out, args.seconds, args.device, ceilings, args.again)
     race.run(plan() if args.device == "cuda" else dry_plan())
     ours = [row for row in race.rows if row["name"] == OURS]
-    return int(not ours or any("problem" in row or not row["agrees"] for row in ours))
+    return int(not ours or any("problem" in row or "no_graph" in row or not row["agrees"] for row in ours))
 
 
 if __name__ == "__main__":

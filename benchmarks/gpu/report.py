@@ -83,13 +83,17 @@ def races(race: dict[str, Any], task: str) -> str:
 
 
 def exceptions(race: dict[str, Any]) -> str:
-    """Losses that did not run, or are less exact than they should be."""
+    """Losses that did not run, or not as a CUDA graph, or are less exact than they should be."""
     lines = []
     for row in race["rows"]:
         what = f"- {row['task']}, {row['name']}, {row['n']:,} x {row['d']}, {row['dtype']}: "
+        if row.get("begun"):
+            lines.append(what + "not finished when the time of all rows was over")
         if "problem" in row:
             lines.append(what + row["problem"])
-        elif not row.get("agrees", True):
+        if "no_graph" in row:
+            lines.append(f"{what}no CUDA graph, {row['no_graph']}")
+        if not row.get("agrees", True):
             of_loss, of_gradient = (number(row[f"{of}_error"], ".0e") or "not finite" for of in ("loss", "gradient"))
             lines.append(f"{what}error of the loss {of_loss}, of the gradient {of_gradient}")
     return "\n".join(lines)
@@ -117,7 +121,7 @@ def report(out: Path) -> str:
             "its measured rate that the formula's operations are (`benchmarks/gpu/contestants.py`); in brackets, how "
             "many times ours:": races(race, "supcon"),
             "CLIP, likewise; siglip-kernel is another loss of the same shape:": races(race, "clip"),
-            "Losses that did not run, or are less exact:": exceptions(race),
+            "Losses that did not run, or not as a CUDA graph, or are less exact:": exceptions(race),
             "SupCon's passes over all pairs, beside the model:": beside_model(race, README.read_text()),
             "Every launch of one call of SupCon, N = 8,192, D = 128, bf16:": launches(
                 find(race["rows"], task="supcon", name=OURS, n=8192, d=128, dtype="bf16")

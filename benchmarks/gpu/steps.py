@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recovery import CONTINUE, NO_DEVICE
+from recovery import CONTINUE, NO_DEVICE, RESTART
 
 MOST_RESTARTS = 20
 KEPT_BYTES = 1 << 20  # of a step's output
@@ -283,7 +283,7 @@ class Runner:
             again = AGAIN.findall(text)
             if state != FAILED or not again or again[-1] == arguments:
                 break
-            arguments, lost = again[-1], True
+            arguments, lost = again[-1], lost or code != RESTART
         if lost and state == PASSED:  # the last process had nothing to complain of
             state, code = FAILED, CONTINUE
         text = output.text()

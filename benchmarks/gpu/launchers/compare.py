@@ -266,13 +266,14 @@ def main() -> int:
     library = load(args.library)
     lines = [(f"{dtype:9} {case.name()}", dtype, case) for dtype in args.dtype.split(",") for case in chosen]
     lines = [line for line in lines if args.only in line[0]]
-    failures, compared = 0, 0
+    failures, compared, left_out = 0, 0, 0
     worst: dict[str, dict[str, float]] = {}
     for number, (line, dtype, case) in enumerate(lines):
         if number < args.first:
             continue
         if time.monotonic() - begin > args.seconds:
-            print(f"{len(lines) - number} cases left out: no time", flush=True)
+            left_out = len(lines) - number
+            print(f"{left_out} cases left out: no time", flush=True)
             break
         behind = f"--first {number + 1}"
         watch = watched(args.case_seconds, line, behind) if args.cudart else contextlib.nullcontext()
@@ -288,7 +289,7 @@ def main() -> int:
         print(f"{'ok  ' if agrees else 'FAIL'} {line}: {shown}", flush=True)
     for dtype, errors in worst.items():
         print(f"worst {dtype}: " + "  ".join(f"{k} {e:.1e}" for k, e in errors.items()))
-    print(f"{failures} failed" if compared else "no case was compared")
+    print(f"{failures} failed" + (f", {left_out} left out" if left_out else "") if compared else "no case was compared")
     return int(failures > 0 or not compared)
 
 
