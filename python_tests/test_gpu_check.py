@@ -18,13 +18,13 @@ from mmcuda._native import extension
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/gpu"))
 import check
-import contestants
 import exact
+import losses
 import machine
-import race
 import recovery
 import report
 import steps
+import timings
 from steps import Runner, Step
 
 ROOT = Path(__file__).parents[1]
@@ -64,14 +64,14 @@ def wait_until(condition, seconds=10):
 
 
 def test_a_hanging_step_is_killed_with_all_that_it_started(tmp_path):
-    """Children in its group, in a group and in a session of their own; the steps beside and behind it run."""
+    """Children in its group, in a group and in a session of their own; the steps beside it and later ones run."""
     hang = "sleep 300 & echo $! > child; setsid sleep 300 & echo $! > session; (sleep 300 & echo $! > grandchild; wait)"
     begin = time.monotonic()
     code, summary = run(
         tmp_path,
         {"name": "hangs", "command": hang, "limit": 1},
         {"name": "beside", "command": "echo good", "limit": 20},
-        {"name": "behind", "command": "true", "limit": 20, "after": ("hangs",)},
+        {"name": "later", "command": "true", "limit": 20, "after": ("hangs",)},
         {"name": "needs it", "command": "true", "limit": 20, "needs": ("hangs",)},
     )
     assert time.monotonic() - begin < 10
@@ -79,7 +79,7 @@ def test_a_hanging_step_is_killed_with_all_that_it_started(tmp_path):
     assert states(summary) == {
         "hangs": "timed out",
         "beside": "passed",
-        "behind": "passed",
+        "later": "passed",
         "needs it": "left out: needs hangs",
     }
     entry = summary["steps"]["hangs"]
@@ -296,7 +296,7 @@ echo "at last $*"
 """
 
 
-def test_a_step_goes_on_behind_a_lost_device(tmp_path):
+def test_a_step_continues_after_a_lost_device(tmp_path):
     """It has failed all the same."""
     (tmp_path / "gives_up.sh").write_text(GIVES_UP)
     code, summary = run(tmp_path, {"name": "loses", "command": "bash gives_up.sh", "limit": 20})
@@ -371,7 +371,7 @@ def fake_library(folder, devices=1):
 
 
 @needs_gcc
-def test_launchers_go_on_behind_the_case_that_lost_the_device(tmp_path):
+def test_launchers_continue_after_the_case_that_lost_the_device(tmp_path):
     """One that fails and one that never ends; the others are all compared."""
     command = steps.quoted(*fake_library(tmp_path), "--only", "selfx6", "--case-seconds", 1)
     code, summary = run(tmp_path, {"name": "launchers", "command": command, "limit": 25})
@@ -431,7 +431,7 @@ def test_dry_run(dry_run):
         "wheels",
         "kernels",
         "integration",
-        "race",
+        "timings",
     }
     assert {state for name, state in found.items() if name.startswith("build")} == {"left out: needs nvcc"}
     rest = {state for name, state in found.items() if name.startswith(("launchers", "ncu", "mem", "ceilings", "sync"))}
@@ -443,9 +443,9 @@ def test_dry_run(dry_run):
     assert re.search(r"^0 of \d+ checks failed", log, re.MULTILINE)
 
 
-def test_dry_race(dry_run):
-    race = json.loads((dry_run[0] / "race.json").read_text())
-    ours = [row for row in race["rows"] if row["name"] == "mmcuda"]
+def test_dry_timings(dry_run):
+    written = json.loads((dry_run[0] / "timings.json").read_text())
+    ours = [row for row in written["rows"] if row["name"] == "mmcuda"]
     assert {(row["task"], row["dtype"]) for row in ours} == {
         ("supcon", "bf16"),
         ("supcon", "fp32"),
@@ -455,13 +455,13 @@ def test_dry_race(dry_run):
     for row in ours:
         assert row["agrees"]
         assert row["call_ms"][0] <= row["call_ms"][1] <= row["call_ms"][2]
-    assert all("begun" not in row for row in race["rows"])
-    absent = {row["name"] for row in race["rows"] if "ModuleNotFoundError" in row.get("problem", "")}
+    assert all("begun" not in row for row in written["rows"])
+    absent = {row["name"] for row in written["rows"] if "ModuleNotFoundError" in row.get("problem", "")}
     assert absent <= {"memeff", "inf-cl", "cut-cross-entropy, unfiltered", "cut-cross-entropy", "siglip-kernel"}
 
 
 def fake_task(late):
-    """Contestants of a task that is quick: ours, one that raises, and one that takes `late` seconds."""
+    """Losses of a task that is quick: ours, one that raises, and one that takes `late` seconds."""
 
     def slow(x, y):
         time.sleep(late)
@@ -470,30 +470,30 @@ def fake_task(late):
     def broken(x, y):
         raise ValueError("not here")
 
-    losses = {"mmcuda": lambda x, y: (x * y).sum(), "slow": slow, "broken": broken}
-    named = {name: contestants.Contestant(name, lambda _, loss=loss: loss) for name, loss in losses.items()}
+    made = {"mmcuda": lambda x, y: (x * y).sum(), "slow": slow, "broken": broken}
+    named = {name: losses.TimedLoss(name, lambda _, loss=loss: loss) for name, loss in made.items()}
 
     def reference(x, y, temperature):
         return (x * y).sum().item(), [y.detach().double(), x.detach().double()]
 
-    return contestants.Task("fake", contestants.clip_inputs, reference, 8, named)
+    return losses.Task("fake", losses.clip_inputs, reference, 8, named)
 
 
-def test_race_goes_on_behind_a_row_that_did_not_come_back(tmp_path, monkeypatch):
-    """The row that had begun is told as lost, rows before it are kept, those behind it are timed."""
-    out, lost = tmp_path / "race.json", []
+def test_timings_continue_after_a_row_that_did_not_come_back(tmp_path, monkeypatch):
+    """The row that had begun is reported as lost, rows before it are kept, later ones are timed."""
+    out, lost = tmp_path / "timings.json", []
 
     def lose(reason, arguments, code):
         lost.append((arguments, code, out.read_text()))
 
     monkeypatch.setattr(recovery, "lose", lose)
-    monkeypatch.setattr(race, "ROW_SECONDS", 1)
-    shape = race.Shape("fake", 32, 8, "fp32", ("broken", "slow", "mmcuda"))
+    monkeypatch.setattr(timings, "ROW_SECONDS", 1)
+    shape = timings.Shape("fake", 32, 8, "fp32", ("broken", "slow", "mmcuda"))
 
     def rows(again):
-        racing = race.Race(out, 30, "cpu", {}, again)
-        racing.tasks = {"fake": fake_task(0.25)}
-        racing.run(iter([shape]))
+        timed_rows = timings.Timings(out, 30, "cpu", {}, again)
+        timed_rows.tasks = {"fake": fake_task(0.25)}
+        timed_rows.run(iter([shape]))
         return {row["name"]: row for row in json.loads(out.read_text())["rows"]}
 
     complete = rows(0)
@@ -509,9 +509,9 @@ def test_race_goes_on_behind_a_row_that_did_not_come_back(tmp_path, monkeypatch)
     assert after["mmcuda"]["agrees"]
 
 
-@pytest.mark.parametrize("temperature", [0.01, contestants.TEMPERATURE])
-def test_losses_of_the_race_are_numbers_that_float32_has(temperature):
-    x, y = contestants.clip_inputs(512, 512, torch.bfloat16, "cpu", temperature)
+@pytest.mark.parametrize("temperature", [0.01, losses.TEMPERATURE])
+def test_losses_that_are_timed_are_numbers_that_float32_has(temperature):
+    x, y = losses.clip_inputs(512, 512, torch.bfloat16, "cpu", temperature)
     loss, _ = exact.clip(x, y, temperature)
     assert 1e-2 < loss < 20
 
@@ -520,74 +520,74 @@ def test_a_failed_capture_costs_the_row_its_graph_only(tmp_path, monkeypatch):
     """A loss that waits for the device is never captured; where a capture fails a new process continues."""
     modes, lost = [], []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    monkeypatch.setattr(race, "lose", lambda reason, *how: lost.append(how) or sys.exit())
+    monkeypatch.setattr(timings, "lose", lambda reason, *how: lost.append(how) or sys.exit())
 
     def step():
         if modes[-1] == "error":
             raise RuntimeError("called a synchronizing CUDA operation")
 
-    racing = race.Race(tmp_path / "race.json", 30, "cpu", {}, 0)
-    racing.rows = [{}]
+    timed_rows = timings.Timings(tmp_path / "timings.json", 30, "cpu", {}, 0)
+    timed_rows.rows = [{}]
     row = {"name": "peer"}
-    racing.measure_graph(row, step)
+    timed_rows.measure_graph(row, step)
     assert row["no_graph"] == "RuntimeError: called a synchronizing CUDA operation"
     assert (modes, lost) == (["error", "default"], [])
 
     def refuse(step):
         raise RuntimeError("capture")
 
-    monkeypatch.setattr(race, "graph", refuse)
+    monkeypatch.setattr(timings, "graph", refuse)
     with pytest.raises(SystemExit):
-        racing.measure_graph(row, lambda: None)
+        timed_rows.measure_graph(row, lambda: None)
     assert lost == [("--again 1", recovery.RESTART)]
-    assert json.loads((tmp_path / "race.json").read_text())["rows"] == [row]
+    assert json.loads((tmp_path / "timings.json").read_text())["rows"] == [row]
 
 
 def test_nothing_is_timed_after_the_profiler(tmp_path, monkeypatch):
     """It stays attached. A row that it loses is not profiled again."""
-    out, timed = tmp_path / "race.json", []
+    out, timed = tmp_path / "timings.json", []
 
     def launches(step):
         timed.append([row["name"] for row in json.loads(out.read_text())["rows"] if "call_ms" in row])
         return [("kernel", 1.0)]
 
-    monkeypatch.setattr(race, "launches", launches)
-    racing = race.Race(out, 30, "cpu", {}, 0)
-    racing.tasks = {"fake": fake_task(0)}
-    shapes = [race.Shape("fake", n, 8, "fp32", ("mmcuda", "slow")) for n in (16, 32)]
-    racing.run(iter(shapes))
+    monkeypatch.setattr(timings, "launches", launches)
+    timed_rows = timings.Timings(out, 30, "cpu", {}, 0)
+    timed_rows.tasks = {"fake": fake_task(0)}
+    shapes = [timings.Shape("fake", n, 8, "fp32", ("mmcuda", "slow")) for n in (16, 32)]
+    timed_rows.run(iter(shapes))
     assert not timed
-    racing.rows[2]["no_launches"] = race.LOST
-    racing.profile_rows()
+    timed_rows.rows[2]["no_launches"] = timings.LOST
+    timed_rows.profile_rows()
     assert timed == [["mmcuda", "slow"] * 2]
     assert [row.get("launches") for row in json.loads(out.read_text())["rows"]] == [[["kernel", 1.0]], None, None, None]
 
 
-def test_race_without_ceilings(tmp_path, monkeypatch):
+def test_timings_without_ceilings(tmp_path, monkeypatch):
     """What ceilings.cu left is not always JSON."""
     empty = tmp_path / "ceilings.json"
     empty.write_text("")
-    monkeypatch.setattr(race, "dry_plan", lambda: iter(()))
-    out = tmp_path / "race.json"
-    monkeypatch.setattr(sys, "argv", ["race.py", str(out), "--device", "cpu", "--ceilings", str(empty)])
-    assert race.main() == 1  # no row of ours
+    monkeypatch.setattr(timings, "dry_plan", lambda: iter(()))
+    out = tmp_path / "timings.json"
+    monkeypatch.setattr(sys, "argv", ["timings.py", str(out), "--device", "cpu", "--ceilings", str(empty)])
+    assert timings.main() == 1  # no row of ours
     assert json.loads(out.read_text())["ceilings"] == {}
 
 
-def test_race_stops_in_time(tmp_path):
-    racing = race.Race(tmp_path / "race.json", race.LEAST_SECONDS - 1, "cpu", {}, 0)
-    racing.run(race.dry_plan())
-    assert json.loads((tmp_path / "race.json").read_text())["rows"] == []
+def test_timings_stop_in_time(tmp_path):
+    timed_rows = timings.Timings(tmp_path / "timings.json", timings.LEAST_SECONDS - 1, "cpu", {}, 0)
+    timed_rows.run(timings.dry_plan())
+    assert json.loads((tmp_path / "timings.json").read_text())["rows"] == []
 
 
-def test_plan_of_the_race():
+def test_what_is_planned():
     """Names and dtypes are known; nothing is planned twice."""
-    tasks = {"supcon": contestants.supcon("cpu"), "clip": contestants.clip("cpu")}
-    planned = [(*shape[:4], shape.temperature, name) for shape in race.plan() for name in shape.names]
+    tasks = {"supcon": losses.supcon("cpu"), "clip": losses.clip("cpu")}
+    planned = [(*shape[:4], shape.temperature, name) for shape in timings.plan() for name in shape.names]
     for task, _, _, dtype, _, name in planned:
-        assert name in tasks[task].contestants
-        assert dtype in race.CEILINGS
-        assert dtype in race.AGREES
+        assert name in tasks[task].losses
+        assert dtype in timings.CEILINGS
+        assert dtype in timings.AGREES
     assert len(set(planned)) == len(planned)
     assert {(n, dtype) for task, n, d, dtype, *_ in planned if (task, d) == ("supcon", 128)} >= {
         (n, dtype)

@@ -13,8 +13,8 @@ from mmcuda.functional import cross_contrast_loss, supcon_loss
 from mmcuda.relations import Attribute, Equal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/gpu"))
-import contestants
 import exact
+import losses
 import report
 
 # ---- what results are held against
@@ -58,9 +58,9 @@ def test_errors_are_relative():
 
 def test_formula():
     """Operations of 1,000 x 10 features, forward + backward."""
-    assert contestants.supcon("cpu").flops(1000, 10, products=1) == 4e7
-    assert contestants.clip("cpu").flops(1000, 10, products=1) == 8e7
-    assert contestants.supcon("cpu").flops(1000, 10, products=3) == 12e7
+    assert losses.supcon("cpu").flops(1000, 10, products=1) == 4e7
+    assert losses.clip("cpu").flops(1000, 10, products=1) == 8e7
+    assert losses.supcon("cpu").flops(1000, 10, products=3) == 12e7
 
 
 # ---- the report of a full run; EVERY NUMBER HERE IS INVENTED, none was measured
@@ -103,10 +103,10 @@ def invented(tmp_path):
     ]
     head = {"device": "NVIDIA H100 INVENTED", "temperature": 0.07, "torch": "0"}
     rates = {"device": "NVIDIA H100 INVENTED", "mma_sync_bf16_tflops": 600.0, "launch_us": 2.0}
-    (tmp_path / "race.json").write_text(json.dumps({**head, "ceilings": rates, "rows": rows}))
+    (tmp_path / "timings.json").write_text(json.dumps({**head, "ceilings": rates, "rows": rows}))
     device = {"name": "NVIDIA H100 INVENTED", "capability": [9, 0], "multiprocessors": 132, "memory_gb": 80.0}
     facts = {"device": device, "no_device": "", "date": "2000-01-01T00:00:00+00:00", "commit": "abc", "dirty": True}
-    entries = {"race": {"state": "passed", "seconds": 99.0}, "memcheck": {"state": "timed out", "seconds": 120.0}}
+    entries = {"timings": {"state": "passed", "seconds": 99.0}, "memcheck": {"state": "timed out", "seconds": 120.0}}
     summary = {**facts, "versions": {"torch": "0"}, "finished": True, "steps": entries}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     head = '"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"'

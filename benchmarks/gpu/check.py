@@ -3,10 +3,10 @@
     python benchmarks/gpu/check.py OUT [--seconds 470] [--wheels .whl]
 
 Builds the extension and, without torch, the launchers for this device; compares both with float64; runs them under
-compute-sanitizer; then, with the device to itself, measures its rates, times the losses beside other packages, and
+compute-sanitizer; then, with the device to itself, measures its rates, times the losses beside their peers, and
 profiles the kernels. Each step has its own time limit; one that fails or is slow costs nobody else anything.
 
-OUT gets seven files: summary.json (states, facts), machine.txt, build.txt, launchers.txt, torch.txt, race.json,
+OUT gets seven files: summary.json (states, facts), machine.txt, build.txt, launchers.txt, torch.txt, timings.json,
 ncu.txt. `report.py OUT` makes tables of them. Exit code: 0 if all steps that ran have passed, 1 if one has not, 2 if
 the arguments are wrong, 4 if steps were left out though there is a device. Without a device the steps that can run on
 the CPU do, with tiny sizes; the others end as "no device".
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "benchmarks/gpu"
 WORK = ROOT / "build/gpu"
 SITE = WORK / "site"  # packages of this check
-FILES = ("machine.txt", "build.txt", "launchers.txt", "torch.txt", "race.json", "ncu.txt")
+FILES = ("machine.txt", "build.txt", "launchers.txt", "torch.txt", "timings.json", "ncu.txt")
 DTYPES = ("bfloat16", "float32", "tf32", "float16", "float64")
 BUILD_SECONDS = {"cuda": 220, "cpu": 400}  # where there is no device, a build may take nearly all of the time
 STAND_IN = [9, 0]  # the compute capability that is compiled for where there is no device
@@ -125,18 +125,20 @@ def launcher_steps(nvcc: str) -> list[Step]:
 
 def torch_steps(device: str) -> list[Step]:
     """The losses through torch, on the device or, tiny, on the CPU."""
-    # On the CPU an installed mmcuda will do where the build did not come to its end.
-    order = {"needs" if device == "cuda" else "after": ("build extension",)}
+    build = ("build extension",)
+    # On the CPU an installed mmcuda will do where the build has failed.
+    needs, after = (build, ()) if device == "cuda" else ((), build)
+    common = {"file": "torch.txt", "needs": needs, "after": after}
     quick = ["--quick"] if device == "cpu" else []
     return [
-        Step("kernels", script("kernels.py", "--device", device, *quick), 120, "torch.txt", least=30, **order),
-        Step("integration", script("integration.py", "--device", device), 110, "torch.txt", least=40, **order),
+        Step("kernels", script("kernels.py", "--device", device, *quick), 120, least=30, **common),
+        Step("integration", script("integration.py", "--device", device), 110, least=40, **common),
     ]
 
 
 def timing_steps(device: str, before: list[Step]) -> list[Step]:
-    """What has the device to itself: one after the other, behind everything else."""
-    race_file, rates = WORK / "race.json", WORK / "ceilings.json"
+    """What has the device to itself: one after the other, after everything else."""
+    timings_file, rates = WORK / "timings.json", WORK / "ceilings.json"
     ncu = machine.find("ncu")
     after, part = tuple(step.name for step in before), quoted(f"{rates}.part")
     build = ("build extension",) if device == "cuda" else ()
@@ -147,24 +149,24 @@ def timing_steps(device: str, before: list[Step]) -> list[Step]:
             needs=("build ceilings",), after=after, needs_device=True,
         )
     ]  # fmt: skip
-    race = script("race.py", race_file, "--device", device, "--ceilings", rates)
+    command = script("timings.py", timings_file, "--device", device, "--ceilings", rates)
     steps.append(
         Step(
-            "race", f"{race} --seconds $((STEP_SECONDS - 10))", 185, "torch.txt", needs=build,
-            after=(*after, "ceilings"), reserve=sum(NCU_SECONDS), least=30, copies=(race_file,),
+            "timings", f"{command} --seconds $((STEP_SECONDS - 10))", 185, "torch.txt", needs=build,
+            after=(*after, "ceilings"), reserve=sum(NCU_SECONDS), least=30, copies=(timings_file,),
         )
     )  # fmt: skip
     options = ["--profile-from-start", "off", "--clock-control", "none", "--csv"]
     options += [word for section in NCU_SECTIONS for word in ("--section", section)]
     options += ["--kernel-name", "regex:forward_kernel|backward_kernel"]
-    for k, (n, d, dtype) in enumerate(PROFILED):
+    common = {"file": "ncu.txt", "lacks": "" if ncu else "ncu", "needs_device": True}
+    needs, seconds = build, NCU_SECONDS[0]
+    for n, d, dtype in PROFILED:
         command = f"{WITH_SITE} {quoted(ncu, *options, sys.executable, HERE / 'one_call.py', n, d, dtype)}"
-        # The first tells whether counters may be read at all.
-        needs = (*build, *(step.name for step in steps[2:3]))
-        conditions = {"needs": needs, "after": (steps[-1].name,), "lacks": "" if ncu else "ncu", "needs_device": True}
-        seconds = NCU_SECONDS[min(k, 1)]
-        conditions["least"] = seconds
-        steps.append(Step(f"ncu {n}x{d} {dtype}", command, seconds, "ncu.txt", **conditions))
+        name, after = f"ncu {n}x{d} {dtype}", (steps[-1].name,)
+        steps.append(Step(name, command, seconds, needs=needs, after=after, least=seconds, **common))
+        if needs == build:  # the first tells whether counters may be read at all
+            needs, seconds = (*build, name), NCU_SECONDS[1]
     return steps
 
 
@@ -189,7 +191,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the Makefile: steps share the cores
     device, reason = machine.device()
     facts = machine.sources() | {"device": device, "no_device": reason, "versions": machine.versions()}
-    for stale in ("race.json", "ceilings.json"):
+    for stale in ("timings.json", "ceilings.json"):
         (WORK / stale).unlink(missing_ok=True)
     if not device:
         print(f"no device: {reason}\nSteps that can run on the CPU do so, with tiny sizes: nothing is measured.")

@@ -1,6 +1,6 @@
 """Loss and gradients in float64, a chunk of rows at a time, on the device of the features.
 
-Results of the kernels and of their rivals are held against these: N x N numbers fit no memory where N is large.
+Results of the kernels and of their peers are compared with these: N x N numbers fit no memory where N is large.
 """
 
 from __future__ import annotations

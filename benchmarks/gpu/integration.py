@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import exact
 import torch
-from contestants import TEMPERATURE, clip_inputs, supcon_inputs
-from recovery import NO_DEVICE, lose, watched
+from losses import TEMPERATURE, clip_inputs, supcon_inputs
+from recovery import lose, no_device, watched
 from torch import Tensor
 
 from mmcuda import SupConLoss
@@ -231,21 +231,21 @@ def under_autocast(device: str) -> None:
 def run_check(number: int, one: Check, device: str) -> bool:
     """Print whether a check passes; the device may be lost in it."""
     begin = time.monotonic()
-    behind = f"--first {number + 1}"
+    again = f"--first {number + 1}"
     try:
-        with watched(CHECK_SECONDS, one.name, behind):
+        with watched(CHECK_SECONDS, one.name, again):
             one.run(device)
             if device == "cuda":
                 torch.cuda.synchronize()
     except Exception as failure:
         print(f"FAIL {one.name}\n{traceback.format_exc(limit=-3)}", flush=True)
         if isinstance(failure, CaptureFailed):
-            lose(f"LOST {one.name}: {failure}", behind)
+            lose(f"LOST {one.name}: {failure}", again)
         if device == "cuda":
             try:
                 torch.cuda.synchronize()
             except Exception as problem:
-                lose(f"LOST {one.name}: {problem}", behind)
+                lose(f"LOST {one.name}: {problem}", again)
         return False
     print(f"ok   {one.name}  ({time.monotonic() - begin:.1f} s)", flush=True)
     return True
@@ -257,8 +257,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="leave out as many checks")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        print("torch has no CUDA device")
-        return NO_DEVICE
+        return no_device()
     add_sizes(args.device)
     checks = [one for one in CHECKS if args.device == "cuda" or not one.cuda_only]
     failed = [one.name for k, one in enumerate(checks) if k >= args.first and not run_check(k, one, args.device)]

@@ -6,8 +6,8 @@ ncu --profile-from-start off .. python one_call.py N D DTYPE
 import sys
 
 import torch
-from contestants import DTYPES, TEMPERATURE, supcon_inputs
-from recovery import NO_DEVICE
+from losses import DTYPES, TEMPERATURE, supcon_inputs
+from recovery import no_device
 
 from mmcuda import SupConLoss
 
@@ -15,8 +15,7 @@ from mmcuda import SupConLoss
 def main() -> int:
     n, d, dtype = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     if not torch.cuda.is_available():
-        print("torch has no CUDA device")
-        return NO_DEVICE
+        return no_device()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     x, labels = supcon_inputs(n, d, DTYPES[dtype], "cuda")
     loss = SupConLoss(temperature=TEMPERATURE, base_temperature=None, impl="fused")

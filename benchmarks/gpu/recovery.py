@@ -17,6 +17,12 @@ CONTINUE, RESTART = 3, 5
 NO_DEVICE = 77  # exit code of a program that found no device
 
 
+def no_device() -> int:
+    """Exit code of a program whose torch has no CUDA device."""
+    print("torch has no CUDA device")
+    return NO_DEVICE
+
+
 def lose(reason: str, arguments: str, code: int = CONTINUE) -> NoReturn:
     """End the process at once: destructors would ask the device once more."""
     print(f"{reason}\ncontinue with {arguments}", flush=True)

@@ -44,9 +44,9 @@ def steps(summary: dict[str, Any]) -> str:
     return table(["step", "state", "seconds"], rows) + ("" if summary["finished"] else "\n\nThe run was interrupted.")
 
 
-def ceilings(race: dict[str, Any]) -> str:
-    rates = [(name.replace("_", " "), value) for name, value in race["ceilings"].items() if name != "device"]
-    return table(["rate", race["device"]], rates)
+def ceilings(timings: dict[str, Any]) -> str:
+    rates = [(name.replace("_", " "), value) for name, value in timings["ceilings"].items() if name != "device"]
+    return table(["rate", timings["device"]], rates)
 
 
 def our_cells(row: Row | None) -> list[str]:
@@ -69,9 +69,9 @@ def other_cell(row: Row | None, ours: Row | None) -> str:
     return f"{time:.3g}" + (f" ({time / our_time:.1f}x)" if our_time else "")
 
 
-def races(race: dict[str, Any], task: str) -> str:
+def times_of_losses(timings: dict[str, Any], task: str) -> str:
     """One row per shape: ours, then the others that ran at all."""
-    rows = [row for row in race["rows"] if row["task"] == task]
+    rows = [row for row in timings["rows"] if row["task"] == task]
     names = dict.fromkeys(row["name"] for row in rows if row["name"] != OURS and "call_ms" in row)
     lines = []
     for dtype, temperature, d, n in sorted({(row["dtype"], row["temperature"], row["d"], row["n"]) for row in rows}):
@@ -82,10 +82,10 @@ def races(race: dict[str, Any], task: str) -> str:
     return table(["features", "N", "D", "temperature", *OUR_HEAD, *(f"{name}, ms" for name in names)], lines)
 
 
-def exceptions(race: dict[str, Any]) -> str:
+def exceptions(timings: dict[str, Any]) -> str:
     """Losses that did not run, or not as a CUDA graph, or are less exact than they should be."""
     lines = []
-    for row in race["rows"]:
+    for row in timings["rows"]:
         what = f"- {row['task']}, {row['name']}, {row['n']:,} x {row['d']}, {row['dtype']}: "
         if row.get("begun"):
             lines.append(what + "not finished when the time of all rows was over")
@@ -100,31 +100,31 @@ def exceptions(race: dict[str, Any]) -> str:
 
 
 def read(out: Path) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
-    """summary.json, race.json and ncu.txt, as far as they are there."""
-    race, ncu = out / "race.json", out / "ncu.txt"
+    """summary.json, timings.json and ncu.txt, as far as they are there."""
+    timings, ncu = out / "timings.json", out / "ncu.txt"
     return (
         json.loads((out / "summary.json").read_text()),
-        json.loads(race.read_text()) if race.exists() else None,
+        json.loads(timings.read_text()) if timings.exists() else None,
         ncu.read_text() if ncu.exists() else "",
     )
 
 
 def report(out: Path) -> str:
     """All tables of a run."""
-    summary, race, ncu = read(out)
+    summary, timings, ncu = read(out)
     parts = [conditions(summary), steps(summary)]
     sections: dict[str, str] = {}
-    if summary["device"] and race:
+    if summary["device"] and timings:
         sections = {
-            "Rates of this device, each unit by itself (`benchmarks/gpu/ceilings.cu`):": ceilings(race),
-            "SupCon, forward + backward, medians. Errors are relative, against float64; `of mma.sync` is the part of "
-            "its measured rate that the formula's operations are (`benchmarks/gpu/contestants.py`); in brackets, how "
-            "many times ours:": races(race, "supcon"),
-            "CLIP, likewise; siglip-kernel is another loss of the same shape:": races(race, "clip"),
-            "Losses that did not run, or not as a CUDA graph, or are less exact:": exceptions(race),
-            "SupCon's passes over all pairs, beside the model:": beside_model(race, README.read_text()),
+            "Rates of this device, each unit by itself (`benchmarks/gpu/ceilings.cu`):": ceilings(timings),
+            "SupCon, forward + backward, medians. Errors are relative, against float64; `of mma.sync`: the formula's "
+            "FLOP/s (`benchmarks/gpu/losses.py`) as a fraction of the measured mma.sync rate; in brackets, how many "
+            "times ours:": times_of_losses(timings, "supcon"),
+            "CLIP, likewise; siglip-kernel is another loss of the same shape:": times_of_losses(timings, "clip"),
+            "Losses that did not run, or not as a CUDA graph, or are less exact:": exceptions(timings),
+            "SupCon's passes over all pairs, beside the model:": beside_model(timings, README.read_text()),
             "Every launch of one call of SupCon, N = 8,192, D = 128, bf16:": launches(
-                find(race["rows"], task="supcon", name=OURS, n=8192, d=128, dtype="bf16")
+                find(timings["rows"], task="supcon", name=OURS, n=8192, d=128, dtype="bf16")
             ),
             "The passes over all pairs in Nsight Compute:": profiles(ncu),
         }
@@ -152,14 +152,14 @@ def main(arguments: list[str] | None = None, readme: Path = README) -> int:
     if not args.write:
         print(text)
         return 0
-    summary, race, _ = read(args.out)
-    if not summary["device"] or not race:
+    summary, timings, _ = read(args.out)
+    if not summary["device"] or not timings:
         print("nothing was measured: nothing is written", file=sys.stderr)
         return 1
-    from race_chart import draw  # matplotlib: only here
+    from timings_chart import draw  # matplotlib: only here
 
     chart = args.out / "chart.svg"
-    draw(race, chart)
+    draw(timings, chart)
     link = os.path.relpath(chart.resolve(), readme.resolve().parent)
     write(readme, f"{text}\n\n![milliseconds of forward + backward over N]({link})")
     print(f"written: {readme}, {chart}")

@@ -78,10 +78,10 @@ def measured_us(row: Row, pattern: str) -> float | None:
     return sum(found) if found else None
 
 
-def beside_model(race: dict[str, Any], readme: str) -> str:
+def beside_model(timings: dict[str, Any], readme: str) -> str:
     """The passes over all pairs: microseconds of their launches, and what the model says."""
-    device = next((d for name, d in DEVICES.items() if name in race["device"]), None)
-    ours = [row for row in race["rows"] if row["task"] == "supcon" and row["name"] == OURS and "launches" in row]
+    device = next((d for name, d in DEVICES.items() if name in timings["device"]), None)
+    ours = [row for row in timings["rows"] if row["task"] == "supcon" and row["name"] == OURS and "launches" in row]
     lines = []
     for row in sorted(ours, key=lambda row: (row["dtype"], row["d"], row["n"])):
         line = [row["dtype"], f"{row['n']:,}", row["d"]]

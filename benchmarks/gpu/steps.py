@@ -30,7 +30,7 @@ FILE_BYTES = 15 << 20  # of one file of the results
 LAST_LINES = 3  # in the summary
 SUMMARY = "summary.json"
 PART = "part"  # a file of the results while it is written
-AGAIN = re.compile(r"^continue with (--[\w.-]+(?: [\w.-]+)*)$", re.MULTILINE)  # a tool may print more behind it
+AGAIN = re.compile(r"^continue with (--[\w.-]+(?: [\w.-]+)*)$", re.MULTILINE)  # a tool may print more after it
 
 NOT_ALL = 4  # exit code
 PASSED, FAILED, TIMED_OUT = "passed", "failed", "timed out"
@@ -48,7 +48,7 @@ class Step:
     needs: tuple[str, ...] = ()  # steps that must have passed before
     after: tuple[str, ...] = ()  # steps that must have ended before, with whatever result
     least: float = 5  # seconds, with less of which it is not begun
-    reserve: float = 0  # seconds of the budget that are left to the steps behind it
+    reserve: float = 0  # seconds of the budget that are left to later steps
     lacks: str = ""  # what is missing on this machine: the step is left out
     needs_device: bool = False
     copies: tuple[Path, ...] = ()  # files that it writes, kept in the results under the same name
@@ -266,7 +266,7 @@ class Runner:
                 self.note(step, NO_TIME)
             else:
                 self.execute(step, limit)
-        except Exception as problem:  # such as a full disk: the steps behind this one must still have their turn
+        except Exception as problem:  # such as a full disk: later steps must still have their turn
             self.note(step, FAILED, last=[f"{type(problem).__name__}: {problem}"])
         finally:
             running.ended.set()

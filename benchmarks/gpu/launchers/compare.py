@@ -275,13 +275,13 @@ def main() -> int:
             left_out = len(lines) - number
             print(f"{left_out} cases left out: no time", flush=True)
             break
-        behind = f"--first {number + 1}"
-        watch = watched(args.case_seconds, line, behind) if args.cudart else contextlib.nullcontext()
+        again = f"--first {number + 1}"
+        watch = watched(args.case_seconds, line, again) if args.cudart else contextlib.nullcontext()
         try:
             with watch:
                 agrees, shown, errors = check(library, case, dtype, args.seed)
         except DeviceLost as lost:
-            lose(f"LOST {line}: {lost}", behind)
+            lose(f"LOST {line}: {lost}", again)
         failures, compared = failures + (not agrees), compared + 1
         for key, error in errors.items():
             of_dtype = worst.setdefault(dtype, {})

@@ -77,7 +77,7 @@ class Memory:
             process.free(start) if runtime is None else runtime.cudaFree(start)
 
     def allocate(self, size: int) -> int:
-        """Return the address of exactly `size` bytes, so that a sanitizer sees accesses behind them."""
+        """Return the address of exactly `size` bytes, so that a sanitizer sees accesses beyond them."""
         start = ctypes.c_void_p()
         if runtime is None:
             process.posix_memalign(ctypes.byref(start), ctypes.c_size_t(256), ctypes.c_size_t(size))
@@ -87,7 +87,7 @@ class Memory:
         return start.value or 0
 
     def put(self, array: np.ndarray, shift: int = 0) -> int:
-        """Copy an array to the device, `shift` bytes behind an aligned address."""
+        """Copy an array to the device, `shift` bytes after an aligned address."""
         array = np.ascontiguousarray(array)
         pointer = self.allocate(array.nbytes + shift) + shift
         if runtime is None:

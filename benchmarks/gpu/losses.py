@@ -1,6 +1,6 @@
-"""Losses that race.py times: ours, dense PyTorch, and published packages where they are installed.
+"""Losses that timings.py times: ours, dense PyTorch, and published packages where they are installed.
 
-A loss takes what `Task.inputs` makes. `Contestant.make` imports its package: one that is missing, or does not run here,
+A loss takes what `Task.inputs` makes. `TimedLoss.make` imports its package: one that is missing, or does not run here,
 costs its own row only.
 """
 
@@ -27,7 +27,7 @@ OURS = "mmcuda"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class TimedLoss:
     """A loss, and what is known of it."""
 
     name: str
@@ -52,7 +52,7 @@ class Task:
     inputs: Callable[[int, int, torch.dtype, str, float], tuple[Tensor, Tensor]]  # of N, D, dtype, device, temperature
     exact: Callable[[Tensor, Tensor, float], exact.Exact]
     flops_per_pair_and_feature: float  # forward + backward
-    contestants: dict[str, Contestant]
+    losses: dict[str, TimedLoss]
 
     def flops(self, n: int, d: int, products: int) -> float:
         """Operations of a loss that makes `products` products for each of the formula."""
@@ -72,16 +72,20 @@ def compiled(loss: Loss, backend: str) -> Loss:
     return torch.compile(loss, fullgraph=True, dynamic=False, backend=backend)
 
 
+def backend_for(device: str) -> str:
+    """Inductor, except on a CPU: there it takes long, and this is a dry run only."""
+    return "inductor" if device == "cuda" else "eager"
+
+
 def supcon(device: str) -> Task:
-    # Inductor takes its time on a CPU, where this is a dry run only.
-    backend = "inductor" if device == "cuda" else "eager"
-    contestants = [
-        Contestant(OURS, our_supcon),
-        Contestant("dense", lambda _: dense_supcon, dense=True),
-        Contestant("dense, compiled", lambda _: compiled(dense_supcon, backend), dense=True, compiles=True),
+    backend = backend_for(device)
+    losses = [
+        TimedLoss(OURS, our_supcon),
+        TimedLoss("dense", lambda _: dense_supcon, dense=True),
+        TimedLoss("dense, compiled", lambda _: compiled(dense_supcon, backend), dense=True, compiles=True),
     ]
     # N^2 D forward, N^2 D + 2 N^2 D backward
-    return Task("supcon", supcon_inputs, exact.supcon, 4, {c.name: c for c in contestants})
+    return Task("supcon", supcon_inputs, exact.supcon, 4, {c.name: c for c in losses})
 
 
 def near(x: Tensor, cosine: float = 0.7) -> Tensor:
@@ -166,22 +170,20 @@ def siglip(device: str) -> Loss:
 
 
 def clip(device: str) -> Task:
-    backend = "inductor" if device == "cuda" else "eager"
-    contestants = [
-        Contestant(OURS, our_clip),
-        Contestant("memeff", memeff_clip, compiles=True),
-        Contestant("inf-cl", inf_cl_clip, compiles=True),
+    backend = backend_for(device)
+    losses = [
+        TimedLoss(OURS, our_clip),
+        TimedLoss("memeff", memeff_clip, compiles=True),
+        TimedLoss("inf-cl", inf_cl_clip, compiles=True),
         # It leaves out gradients of small probabilities unless told not to; nearly all are small here.
-        Contestant(
-            "cut-cross-entropy, unfiltered", lambda t: cut_cross_entropy_clip(t, filter_eps=None), compiles=True
-        ),
-        Contestant("cut-cross-entropy", cut_cross_entropy_clip, compiles=True),
-        Contestant("siglip-kernel", lambda _: siglip(device), same_loss=False),
-        Contestant("dense", dense_clip, dense=True),
-        Contestant("dense, compiled", lambda t: compiled(dense_clip(t), backend), dense=True, compiles=True),
+        TimedLoss("cut-cross-entropy, unfiltered", lambda t: cut_cross_entropy_clip(t, filter_eps=None), compiles=True),
+        TimedLoss("cut-cross-entropy", cut_cross_entropy_clip, compiles=True),
+        TimedLoss("siglip-kernel", lambda _: siglip(device), same_loss=False),
+        TimedLoss("dense", dense_clip, dense=True),
+        TimedLoss("dense, compiled", lambda t: compiled(dense_clip(t), backend), dense=True, compiles=True),
     ]
     # 2 N^2 D forward, 2 N^2 D + 4 N^2 D backward
-    return Task("clip", clip_inputs, exact.clip, 8, {c.name: c for c in contestants})
+    return Task("clip", clip_inputs, exact.clip, 8, {c.name: c for c in losses})
 
 
 def clip_inputs(

@@ -1,4 +1,4 @@
-"""Chart of what race.py has timed: milliseconds of forward + backward over N, ours and others'."""
+"""Chart of what timings.py has timed: milliseconds of forward + backward over N, ours and others'."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def panel(axes: Axes, rows: list[dict[str, Any]], task: str, dtype: str, tempera
         axes.legend(fontsize=7, frameon=False)
 
 
-def draw(race: dict[str, Any], path: Path) -> None:
+def draw(timings: dict[str, Any], path: Path) -> None:
     """Write the chart; its format is that of the path."""
     style = {"font.size": 8, "svg.hashsalt": "mmcuda", "axes.grid": True, "grid.alpha": 0.2, "grid.linewidth": 0.6}
     with mpl.rc_context({**style, "axes.spines.top": False, "axes.spines.right": False}):
         fig = Figure(figsize=(12, 3.6), layout="constrained", facecolor="white")
         for axes, (task, dtype) in zip(fig.subplots(1, len(PANELS)), PANELS, strict=True):
-            panel(axes, race["rows"], task, dtype, race["temperature"])
-        fig.axes[0].set_ylabel(f"ms of forward + backward, {race['device']}")
+            panel(axes, timings["rows"], task, dtype, timings["temperature"])
+        fig.axes[0].set_ylabel(f"ms of forward + backward, {timings['device']}")
         fig.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

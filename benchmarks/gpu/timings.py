@@ -1,10 +1,10 @@
 """Timing of our losses beside dense PyTorch and published packages, within a budget of seconds; JSON after each row.
 
-    python race.py OUT.json [--seconds 150] [--device cuda] [--ceilings FILE]
+    python timings.py OUT.json [--seconds 150] [--device cuda] [--ceilings FILE]
 
 What matters most comes first. A row is one loss, forward + backward, on one shape: quartiles of the milliseconds per
 call as Python makes it and of a replayed CUDA graph, peak memory, the errors of loss and gradients against float64, the
-formula's FLOP/s (contestants.py) as a fraction of the measured rate of mma.sync. Then, for our rows, every kernel of
+formula's FLOP/s (losses.py) as a fraction of the measured rate of mma.sync. Then, for our rows, every kernel of
 one call: a profiler stays attached to its process, so that nothing is timed after its first use.
 
 A row that loses the device, or does not come back, ends the process with exit code 3, or 5 if the row is not ours; a
@@ -25,11 +25,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import contestants
 import exact
+import losses
 import torch
-from contestants import DTYPES, OURS, TEMPERATURE, Contestant, Loss, Task
-from recovery import CONTINUE, NO_DEVICE, RESTART, lose, watched
+from losses import DTYPES, OURS, TEMPERATURE, Loss, Task, TimedLoss
+from recovery import CONTINUE, RESTART, lose, no_device, watched
 from torch import Tensor
 
 from mmcuda.selfcheck.speed import CPU_BYTES, DENSE_BYTES
@@ -59,9 +59,9 @@ class Shape(NamedTuple):
 
 
 def plan() -> Iterator[Shape]:
-    """What is raced on a GPU, the most important first."""
+    """What is timed on a GPU, the most important first."""
     sizes = (8192, 1024, 4096, 32768, 2048, 16384, 512, 256)
-    every = tuple(contestants.clip("cuda").contestants)
+    every = tuple(losses.clip("cuda").losses)
     for n in sizes:
         yield Shape("supcon", n, 128, "bf16", (OURS, "dense"))
     yield Shape("clip", 4096, 512, "bf16", every)
@@ -88,18 +88,18 @@ def dry_plan() -> Iterator[Shape]:
     """The same on the CPU, tiny."""
     yield Shape("supcon", 64, 16, "bf16", ("dense", OURS, "dense, compiled"))
     yield Shape("supcon", 64, 16, "fp32", (OURS,))
-    yield Shape("clip", 32, 32, "fp32", tuple(contestants.clip("cpu").contestants))
+    yield Shape("clip", 32, 32, "fp32", tuple(losses.clip("cpu").losses))
     yield Shape("clip", 32, 32, "bf16", (OURS,), 0.01)
 
 
-class Race:
+class Timings:
     """Times rows until the seconds are used up."""
 
     def __init__(self, out: Path, seconds: float, device: str, ceilings: dict[str, Any], again: int) -> None:
-        self.out, self.device, self.behind = out, device, f"--again {again + 1}"
+        self.out, self.device, self.again = out, device, f"--again {again + 1}"
         self.end = time.monotonic() + seconds
         self.until = self.end - (PROFILE_SECONDS if device == "cuda" else 0)  # of what is timed
-        self.tasks = {task.name: task for task in (contestants.supcon(device), contestants.clip(device))}
+        self.tasks = {task.name: task for task in (losses.supcon(device), losses.clip(device))}
         self.rows: list[Row] = json.loads(out.read_text())["rows"] if again else []
         for row in self.rows:
             if row.pop("begun", False):
@@ -119,6 +119,7 @@ class Race:
             self.profile_rows()
 
     def time_rows(self, shapes: Iterator[Shape]) -> None:
+        """Time all shapes, as long as there is time, except rows of an earlier process."""
         for shape in shapes:
             torch.set_float32_matmul_precision("high" if shape.dtype == "tf32" else "highest")
             task, inputs, reference = self.tasks[shape.task], None, None
@@ -127,21 +128,21 @@ class Race:
                 row["temperature"] = shape.temperature
                 if any(row.items() <= done.items() for done in self.rows):
                     continue
-                contestant, left = task.contestants[name], self.until - time.monotonic()
+                timed, left = task.losses[name], self.until - time.monotonic()
                 if left < LEAST_SECONDS:
                     print("out of time", flush=True)
                     return
-                if contestant.compiles and left < LEAST_TO_COMPILE and self.device == "cuda":
+                if timed.compiles and left < LEAST_TO_COMPILE and self.device == "cuda":
                     continue
                 self.rows.append(row | {"begun": True})
                 self.save()
                 try:
-                    with watched(ROW_SECONDS, json.dumps(row), self.behind, lost_code(row)):
+                    with watched(ROW_SECONDS, json.dumps(row), self.again, lost_code(row)):
                         if inputs is None:
                             inputs = task.inputs(shape.n, shape.d, DTYPES[shape.dtype], self.device, shape.temperature)
                             reference = task.exact(*inputs, shape.temperature)
-                        self.measure(row, task, contestant, inputs, reference)
-                except Exception as problem:  # a rival that does not run here costs its own row
+                        self.measure(row, task, timed, inputs, reference)
+                except Exception as problem:  # a peer that does not run here costs its own row
                     row["problem"] = in_words(problem)
                 self.rows[-1] = row
                 self.save()
@@ -158,7 +159,7 @@ class Race:
             row["no_launches"] = LOST
             self.save()
             try:
-                with watched(ROW_SECONDS, json.dumps(row), self.behind):
+                with watched(ROW_SECONDS, json.dumps(row), self.again):
                     row["launches"] = self.profile(row)
                 del row["no_launches"]
             except Exception as problem:  # the profiler is not what is checked
@@ -171,7 +172,7 @@ class Race:
         torch.set_float32_matmul_precision("high" if row["dtype"] == "tf32" else "highest")
         task = self.tasks[row["task"]]
         inputs = task.inputs(row["n"], row["d"], DTYPES[row["dtype"]], self.device, row["temperature"])
-        step = step_of(task.contestants[row["name"]].make(row["temperature"]), inputs)
+        step = step_of(task.losses[row["name"]].make(row["temperature"]), inputs)
         step()  # warm-up
         return launches(step)
 
@@ -183,16 +184,16 @@ class Race:
                 torch.cuda.synchronize()
                 torch.cuda.empty_cache()
             except Exception as problem:
-                lose(f"LOST {row['name']}: {problem}", self.behind, lost_code(row))
+                lose(f"LOST {row['name']}: {problem}", self.again, lost_code(row))
 
-    def measure(self, row: Row, task: Task, contestant: Contestant, inputs: tuple[Tensor, Tensor],
+    def measure(self, row: Row, task: Task, timed: TimedLoss, inputs: tuple[Tensor, Tensor],
                 reference: exact.Exact) -> None:  # fmt: skip
-        """Fill the row of one contestant."""
+        """Fill the row of one loss."""
         n, d, dtype = row["n"], row["d"], row["dtype"]
         room = torch.cuda.mem_get_info()[0] if self.device == "cuda" else CPU_BYTES
-        if contestant.dense and DENSE_BYTES * n * n > room:
+        if timed.dense and DENSE_BYTES * n * n > room:
             raise MemoryError(f"may need {DENSE_BYTES * n * n / 1e9:.0f} GB, there are {room / 1e9:.0f}")
-        loss = contestant.make(row["temperature"])
+        loss = timed.make(row["temperature"])
         step = step_of(loss, inputs)
         begin = time.monotonic()
         value = loss(*inputs)
@@ -200,7 +201,7 @@ class Race:
         if self.device == "cuda":
             torch.cuda.synchronize()
         row["first_call_s"] = time.monotonic() - begin
-        if contestant.same_loss:
+        if timed.same_loss:
             errors = exact.errors(value.detach(), list(gradients), reference)
             row["agrees"] = all(error <= most for error, most in zip(errors, AGREES[dtype], strict=True))
             # null: not finite, which JSON does not know
@@ -211,7 +212,7 @@ class Race:
             row["peak_mb"] = peak_bytes(step) / 1e6
             self.measure_graph(row, step)
         median = row.get("graph_ms", row["call_ms"])[1]
-        products = 3 if dtype == "fp32" and contestant.name == OURS else 1
+        products = 3 if dtype == "fp32" and timed.name == OURS else 1
         row["tflops"] = task.flops(n, d, products) / median / 1e9
         if ceiling := self.head["ceilings"].get(CEILINGS[dtype]):
             row["of_ceiling"] = row["tflops"] / ceiling
@@ -237,7 +238,7 @@ class Race:
             row["no_graph"] = in_words(problem)
             self.rows[-1] = row
             self.save()
-            lose(f"a capture failed, {row['name']}: {row['no_graph']}", self.behind, lost_code(row))
+            lose(f"a capture failed, {row['name']}: {row['no_graph']}", self.again, lost_code(row))
         row["graph_ms"] = self.milliseconds(captured.replay)
 
     def milliseconds(self, step: Step) -> tuple[float, float, float]:
@@ -310,14 +311,13 @@ def main() -> int:
     )
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        print("torch has no CUDA device")
-        return NO_DEVICE
+        return no_device()
     ceilings = {}
     with contextlib.suppress(OSError, ValueError, TypeError):  # not measured, or not to its end
         ceilings = json.loads(args.ceilings.read_text()) if args.ceilings else {}
-    race = Race(args.out, args.seconds, args.device, ceilings, args.again)
-    race.run(plan() if args.device == "cuda" else dry_plan())
-    ours = [row for row in race.rows if row["name"] == OURS]
+    timed = Timings(args.out, args.seconds, args.device, ceilings, args.again)
+    timed.run(plan() if args.device == "cuda" else dry_plan())
+    ours = [row for row in timed.rows if row["name"] == OURS]
     return int(not ours or any("problem" in row or "no_graph" in row or not row["agrees"] for row in ours))
 
 
