@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from simt_build import CSRC, compiled, needs_compiler
 
 from mmcuda._native import extension
 
@@ -400,6 +401,43 @@ def test_launchers_begin_no_case_late(tmp_path):
     done = subprocess.run([*fake_library(tmp_path), "--few", "--seconds", "-1"], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.search(r"^\d+ cases left out: no time\nno case was compared$", done.stdout.strip())
+
+
+RECORDER = r"""
+// In place of simt.cpp's: writes down which kernel was to be launched, and launches none.
+#include <cstdio>
+#include <cstdlib>
+#include "simt.h"
+namespace mmcuda::simt {
+const char* run(const char* signature, dim3, unsigned, size_t, void (*)(const void*), const void*) {
+  std::FILE* file = std::fopen(std::getenv("LAUNCHES"), "a");
+  std::fprintf(file, "%s\n", signature);
+  std::fclose(file);
+  return nullptr;
+}
+}  // namespace mmcuda::simt
+"""
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_few_cases_launch_every_kernel(tmp_path):
+    """That is what the sanitizers see."""
+    (tmp_path / "recorder.cpp").write_text(RECORDER)
+    sources = {"simt/simt.cpp": ["-Drun=run_for_real"], "simt/entry.cpp": []}
+    sources |= {f"cuda/{source.name}": [] for source in (CSRC / "cuda").glob("launch*.cu")}
+    for name, options in sources.items():
+        compiled("-O0", "-x", "c++", *options, "-c", CSRC / name, "-o", tmp_path / f"{Path(name).stem}.o")
+    library = tmp_path / "library.so"
+    compiled("-shared", f"-I{CSRC / 'simt'}", tmp_path / "recorder.cpp", *tmp_path.glob("*.o"), "-o", library)
+    kernels = {}
+    for option in ("--few", "--seed=0"):  # the second is the default
+        launches = tmp_path / option
+        command = [sys.executable, GPU / "launchers/compare.py", library, option]
+        subprocess.run(command, env=os.environ | {"LAUNCHES": str(launches)}, stdout=subprocess.DEVNULL)
+        kernels[option] = set(launches.read_text().splitlines())
+    assert kernels["--few"] == kernels["--seed=0"]
+    assert len(kernels["--few"]) > 50
 
 
 # ---- a dry run of everything that a CPU can run
