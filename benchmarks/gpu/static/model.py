@@ -338,7 +338,7 @@ def tables(binaries: dict[tuple[str, str], Binary]) -> str:
     rows = list(itertools.product((Forward, Backward), (BFLOAT16, TF32, FLOAT32), FEATURES))
     n = SIZES[0]
     lines = [
-        f"What a pass takes, N = {n:,} on A100 (HBM traffic there; splits and super-blocks depend on the device):",
+        f"What a pass takes, N = {n:,} on A100 (HBM traffic there; splits and macro tiles depend on the device):",
         "",
         "| kernel | D | Gflop | Mexp | HBM, MB | shared, KB A100 / H100 | registers A100 / H100 | blocks per SM |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
