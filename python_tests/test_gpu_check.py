@@ -618,6 +618,15 @@ def test_timings_stop_in_time(tmp_path):
     assert json.loads((tmp_path / "timings.json").read_text())["rows"] == []
 
 
+def test_what_compiles_needs_more_time(tmp_path, monkeypatch):
+    """And nearly all of a short time is for timing."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    rows = timings.Timings(tmp_path / "timings.json", timings.LEAST_TO_COMPILE, "cuda", {}, 0)
+    assert rows.until - time.monotonic() > 0.8 * timings.LEAST_TO_COMPILE
+    rows.time_rows(iter([timings.Shape("supcon", 64, 16, "bf16", ("dense, compiled",))]))
+    assert rows.rows == []
+
+
 def test_what_is_planned():
     """Names and dtypes are known; nothing is planned twice."""
     tasks = {"supcon": losses.supcon("cpu"), "clip": losses.clip("cpu")}

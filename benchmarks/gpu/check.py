@@ -153,7 +153,7 @@ def timing_steps(device: str, before: list[Step]) -> list[Step]:
     steps.append(
         Step(
             "timings", f"{command} --seconds $((STEP_SECONDS - 10))", 185, "torch.txt", needs=build,
-            after=(*after, "ceilings"), reserve=sum(NCU_SECONDS), least=30, copies=(timings_file,),
+            after=(*after, "ceilings"), reserve=sum(NCU_SECONDS), least=40, copies=(timings_file,),
         )
     )  # fmt: skip
     options = ["--profile-from-start", "off", "--clock-control", "none", "--csv"]

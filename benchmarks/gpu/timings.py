@@ -37,7 +37,8 @@ from mmcuda.timing import ROUND_SECONDS, Step, peak_bytes, quartiles, seconds_a_
 
 ROW_SECONDS = 90  # in which a row must be done, compilation included
 LEAST_SECONDS, LEAST_TO_COMPILE = 8, 30  # with which a row is begun
-PROFILE_SECONDS, LEAST_TO_PROFILE = 20, 3  # for the kernels of all rows, and with which one of them is begun
+PROFILE_SHARE = 0.12  # of the seconds, for the kernels of all rows
+LEAST_TO_PROFILE = 3  # seconds with which those of a row are begun
 LOST = "lost the device, or did not come back"
 TIMED_SECONDS = {"cuda": 0.4, "cpu": 0.1}  # of all rounds of a row
 AGREES = {"bf16": (1e-4, 1e-2), "tf32": (2e-3, 8e-3), "fp32": (2e-5, 1e-4)}  # errors of loss and gradient, at most
@@ -98,7 +99,7 @@ class Timings:
     def __init__(self, out: Path, seconds: float, device: str, ceilings: dict[str, Any], again: int) -> None:
         self.out, self.device, self.again = out, device, f"--again {again + 1}"
         self.end = time.monotonic() + seconds
-        self.until = self.end - (PROFILE_SECONDS if device == "cuda" else 0)  # of what is timed
+        self.until = self.end - (PROFILE_SHARE * seconds if device == "cuda" else 0)  # of what is timed
         self.tasks = {task.name: task for task in (losses.supcon(device), losses.clip(device))}
         self.rows: list[Row] = json.loads(out.read_text())["rows"] if again else []
         for row in self.rows:
@@ -146,7 +147,7 @@ class Timings:
                     row["problem"] = in_words(problem)
                 self.rows[-1] = row
                 self.save()
-                print(json.dumps({key: value for key, value in row.items() if key != "launches"}), flush=True)
+                print(json.dumps(row), flush=True)
                 self.clean_up(row)
 
     def profile_rows(self) -> None:
