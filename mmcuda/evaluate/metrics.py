@@ -38,7 +38,7 @@ def weighted_auroc(scores: Floats, labels: npt.NDArray[np.float32], weights: Flo
 def weighted_macro_auroc(probabilities: Floats, labels: npt.NDArray[np.float32], weights: Floats) -> Floats:
     """Return the mean over classes of the AUROC of one class against all others, [R].
 
-    It is over the classes among ``labels``; NaN where a weighting leaves one of them empty, or there are fewer than two.
+    It is over the classes among ``labels``; NaN where a weighting leaves one of them empty, or there is only one.
 
     Args:
         probabilities: [n, C].
@@ -63,12 +63,12 @@ def weighted_mae(predicted: Floats, values: npt.NDArray[np.float32], weights: Fl
 
 
 def weighted_r2(predicted: Floats, values: npt.NDArray[np.float32], weights: Floats) -> Floats:
-    """Return the share of the variance of ``values`` [n] that the predictions [n] explain, [R]; NaN without variance."""
+    """Return the share of the variance of ``values`` [n] that predictions [n] explain, [R]; NaN without variance."""
     centred = values - values.astype(np.float64).mean()  # the square of a mean would cancel most digits
     variance = _weighted_mean(centred**2, weights) - _weighted_mean(centred, weights) ** 2
     unexplained = _weighted_mean((predicted - values) ** 2, weights)
     defined = variance > 1e-12 * max(float((centred**2).mean()), np.finfo(np.float64).tiny)
-    return 1 - np.divide(unexplained, variance, out=np.full(len(weights), np.nan), where=defined)
+    return np.asarray(1 - np.divide(unexplained, variance, out=np.full(len(weights), np.nan), where=defined))
 
 
 def weighted_kappa(decided: Floats, labels: npt.NDArray[np.float32], weights: Floats, classes: int) -> Floats:
@@ -85,7 +85,7 @@ def weighted_kappa(decided: Floats, labels: npt.NDArray[np.float32], weights: Fl
     in_class, called = (np.equal.outer(side, rank).astype(np.float64) for side in (labels, decided))  # [n, C]
     expected = np.einsum("rc,cd,rd->r", weights @ in_class, cost, weights @ called)
     observed = (weights @ (labels.astype(np.float64) - decided) ** 2) * weights.sum(axis=1)
-    return 1 - np.divide(observed, expected, out=np.full(len(weights), np.nan), where=expected > 0)
+    return np.asarray(1 - np.divide(observed, expected, out=np.full(len(weights), np.nan), where=expected > 0))
 
 
 def _weighted_mean(values: npt.NDArray[np.generic], weights: Floats) -> Floats:

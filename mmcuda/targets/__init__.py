@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mmcuda.errors import UserError, did_you_mean
-from mmcuda.targets.base import Target
+from mmcuda.targets.base import Floats, Target
 from mmcuda.targets.binary import Binary
 from mmcuda.targets.classes import Classes
 from mmcuda.targets.continuous import Continuous
@@ -40,7 +43,7 @@ def _parse_kind(column: str, kind: Any) -> tuple[str, tuple[str, ...]]:
             f"--data.targets: {column} must be one of {', '.join(KINDS)}, or {{ordinal: [lowest, ..., highest]}}; got "
             f"{kind}{did_you_mean(str(name), KINDS)}"
         )
-    return name, tuple(map(str, order))
+    return name, tuple(map(str, order or ()))
 
 
 def target_from_json(found: Mapping[str, Any]) -> Target:
@@ -50,11 +53,9 @@ def target_from_json(found: Mapping[str, Any]) -> Target:
 
 
 def by_kind(targets: Targets) -> dict[str, list[str]]:
-    """Return the names of the targets of each kind, in the order in which they come."""
-    found: dict[str, list[str]] = {}
-    for name, target in targets.items():
-        found.setdefault(target.kind, []).append(name)
-    return found
+    """Return the names of the targets of each kind that there is, in the order of ``KINDS``: binary ones first."""
+    found = {kind: [name for name, target in targets.items() if target.kind == kind] for kind in KINDS}
+    return {kind: names for kind, names in found.items() if names}
 
 
 def logit_columns(targets: Targets) -> dict[str, slice]:
@@ -65,6 +66,17 @@ def logit_columns(targets: Targets) -> dict[str, slice]:
 def output_columns(targets: Targets) -> dict[str, slice]:
     """Return where the predictions of each target are, among those of all."""
     return _slices({name: target.outputs for name, target in targets.items()})
+
+
+def output_names(targets: Targets) -> list[str]:
+    """Return the names of the columns of the predictions of all targets."""
+    return [column for name, target in targets.items() for column in target.columns(name)]
+
+
+def activate_all(targets: Targets, logits: npt.NDArray[Any]) -> Floats:
+    """Return the predictions of all targets, [n, outputs], for their logits [n, logits]; NaN stays NaN."""
+    columns = logit_columns(targets)
+    return np.concatenate([target.activate(logits[:, columns[name]]) for name, target in targets.items()], axis=1)
 
 
 def _slices(sizes: Mapping[str, int]) -> dict[str, slice]:
@@ -82,9 +94,11 @@ __all__ = [
     "Target",
     "TargetSpec",
     "Targets",
+    "activate_all",
     "by_kind",
     "logit_columns",
     "output_columns",
+    "output_names",
     "parse_targets",
     "target_from_json",
 ]

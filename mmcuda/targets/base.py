@@ -51,11 +51,16 @@ class Target(ABC):
     """
 
     kind: ClassVar[str]
-    metrics: ClassVar[dict[str, Metric]]  # with bootstrap intervals; curves and paired differences show the first
+    metrics: ClassVar[dict[str, Metric]]  # with bootstrap intervals; the first is the primary one
     points: ClassVar[dict[str, Metric]] = {}  # without intervals
     has_thresholds: ClassVar[bool] = False  # decisions are taken at a threshold that is chosen on held-out images
 
     classes: tuple[str, ...] = ()
+
+    @classmethod
+    def primary(cls) -> str:
+        """Return the metric that curves and paired differences show; the higher the better."""
+        return next(iter(cls.metrics))
 
     @property
     @abstractmethod
@@ -148,6 +153,14 @@ class Target(ABC):
     def of_group(self, values: pd.api.typing.DataFrameGroupBy) -> pd.DataFrame:
         """Return the label of groups of images: here the highest of its images'."""
         return values.max()
+
+    def title(self, name: str, value: float) -> str:
+        """Return what the title of an image says of its label, if anything."""
+        return "" if np.isnan(value) else f"{name} {self.written(np.array([value]))[0]}"
+
+    def written(self, values: Floats | Values) -> npt.NDArray[Any]:
+        """Return values [n] as tables show them: here as they are."""
+        return values
 
     def counts(self, values: Values) -> dict[str, float]:
         """Return what there is to count of labels [n], by its name in words."""

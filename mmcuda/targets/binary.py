@@ -94,6 +94,10 @@ class Binary(Target):
         decisions = decision_metrics(predictions[:, 0], values, thresholds)
         return decisions | calibration_metrics(predictions[:, 0], values) | {"auprc": auprc}
 
+    def title(self, name: str, value: float) -> str:
+        """Return the name of a positive target."""
+        return name if value == 1 else ""
+
     def counts(self, values: Values) -> dict[str, float]:
         """Count positives, negatives, and images without a label."""
         return {

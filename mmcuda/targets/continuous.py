@@ -70,6 +70,10 @@ class Continuous(Target):
         """Return the mean of its images' labels."""
         return values.mean()
 
+    def title(self, name: str, value: float) -> str:
+        """Return name and number."""
+        return "" if np.isnan(value) else f"{name} {value:g}"
+
     def counts(self, values: Values) -> dict[str, float]:
         """Count the labels, and say from where to where they go."""
         known = values[np.isfinite(values)]

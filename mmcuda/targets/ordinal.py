@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmcuda.evaluate.metrics import weighted_kappa, weighted_mae
 from mmcuda.targets.base import Cells, Floats, Metric, Values, logistic
-from mmcuda.targets.classes import Classes, read_classes
+from mmcuda.targets.classes import Classes, check_number, read_classes
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,14 @@ class Ordinal(Classes):
     @classmethod
     def read(cls, cells: Cells, order: tuple[str, ...] = ()) -> tuple[Self, Values]:
         """Read numbers, in their order, or words in the order that is given."""
-        if not order:
-            cells.numbers()  # names the cells that are none
-        classes, values = read_classes(cells, order)
-        return cls(classes), values
+        if order:
+            classes, values = read_classes(cells, order)
+            return cls(classes), values
+        numbers = cells.numbers()
+        grades = np.unique(numbers[np.isfinite(numbers)])
+        check_number(cells, [f"{grade:g}" for grade in grades])
+        values = np.where(np.isfinite(numbers), np.searchsorted(grades, numbers), np.nan)
+        return cls(tuple(f"{grade:g}" for grade in grades)), values.astype(np.float32)
 
     def loss(self, logits: Tensor, values: Tensor, class_weights: Tensor | None, focal_gamma: float) -> Tensor:
         """Return the mean of the C - 1 binary cross-entropies, times the weight of the class."""
@@ -66,7 +70,7 @@ class Ordinal(Classes):
         """Fit a logistic regression of every "above"; where no image parts them, the probability is that of chance."""
         weight, bias = np.zeros((self.logits, features.shape[1])), np.zeros(self.logits)
         for place in range(self.logits):
-            above = values > place
+            above = (values > place).astype(np.float32)
             if 0 < above.sum() < len(above):
                 model = logistic(features, above, balanced)
                 weight[place], bias[place] = model.coef_[0], model.intercept_[0]

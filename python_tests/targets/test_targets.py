@@ -110,5 +110,7 @@ def test_kinds_are_parsed_as_the_user_writes_them():
     assert parse_targets({"a": "binary"}) == {"a": ("binary", ())}
     assert parse_targets("fluid") == {"fluid": None}
     for wrong in ("continous", {"ordinal": "mild"}, {"within": 3}):
-        with pytest.raises(UserError, match="--data.targets: x must be one of binary, multiclass, ordinal, continuous"):
+        with pytest.raises(
+            UserError, match=r"--data.targets: x must be one of binary, multiclass, ordinal, continuous"
+        ):
             parse_targets(({"x": wrong},))
