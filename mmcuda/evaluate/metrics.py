@@ -128,10 +128,3 @@ def mean_ignoring_nan(values: Floats, axis: int) -> Floats:
     count = known.sum(axis=axis)
     total = np.where(known, values, 0.0).sum(axis=axis)
     return np.asarray(np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0))
-
-
-def single_class_targets(targets: npt.NDArray[np.float32], names: list[str]) -> list[str]:
-    """Return the names of the targets [n, T] that lack a class, so that no metric is defined for them."""
-    return [
-        name for name, column in zip(names, targets.T, strict=True) if len(np.unique(column[np.isfinite(column)])) < 2
-    ]

@@ -63,7 +63,7 @@ def finetune(
         accelerator's device.
 
     Raises:
-        UserError: if no target has both classes, or early stopping finds no patient or no label to validate on.
+        UserError: if the labels of no target differ, or early stopping finds no patient or no label to validate on.
     """
     name = name or options.name
     matrix = cohort.target_matrix
@@ -112,7 +112,7 @@ def trainable_targets(cohort: Cohort, rows: Indices) -> list[str]:
     learnt = [name for name, target in cohort.kinds.items() if target.can_learn(cohort.targets[name][rows])]
     if not learnt:
         raise UserError(
-            f"a target must have both classes among the {len(rows)} labelled images, got one each of "
+            f"a target must have several classes or values among the {len(rows)} labelled images, got one each of "
             f"{', '.join(names)}: raise --label_fraction"
         )
     return learnt
