@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mmcuda.arguments import method_choice, scan, spell_out, study_choice
 from mmcuda.commands import RUN, RUN_DATA
 from mmcuda.errors import Unfinished, UserError, did_you_mean
 
@@ -183,6 +182,8 @@ def _with_defaults(words: list[str]) -> list[str]:
 
     The options in a study's CONFIG come over them.
     """
+    from mmcuda.arguments import scan, spell_out
+
     words = spell_out(words)
     positional, options = scan(words)
     given = dict(options)
@@ -201,6 +202,8 @@ def _with_defaults(words: list[str]) -> list[str]:
 
 def _choices(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Return the command line and the tree that names its methods."""
+    from mmcuda.arguments import method_choice, study_choice
+
     if words[0] == "pretrain":
         from mmcuda.train.config import PretrainJob
 

@@ -11,14 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmcuda.data.clinical import read_clinical
-from mmcuda.data.columns import Words, read_names, read_sides, read_subgroups, read_tabular, read_targets, read_words
+from mmcuda.data.columns import Words, read_names, read_sides, read_subgroups, read_tabular, read_words
 from mmcuda.data.config import DataConfig
 from mmcuda.data.problems import Problem
 from mmcuda.data.rules import Spec, parse_rules
 from mmcuda.data.sheet import Sheet
 from mmcuda.data.split import given_split, patients_on_two_sides
 from mmcuda.data.table import CohortTable, ImageSource
+from mmcuda.data.target_columns import read_targets
 from mmcuda.errors import UserError
+from mmcuda.targets import TargetSpec, parse_targets
 
 T = TypeVar("T")
 REQUIRED = {
@@ -37,7 +39,7 @@ class Roles:
     group: str
     bag: str | None
     clinical: Spec
-    targets: tuple[str, ...]
+    targets: TargetSpec
     tabular: tuple[str, ...]
     text: tuple[str, ...]
     subgroups: tuple[str, ...]
@@ -77,7 +79,8 @@ def assemble(
         "group": (roles.group,),
         "bag": (roles.bag,) if roles.bag else (),
         "split": (roles.split,) if roles.split else (),
-        **{role: getattr(roles, role) for role in ("targets", "tabular", "text", "subgroups")},
+        "targets": tuple(parse_targets(roles.targets)),
+        **{role: getattr(roles, role) for role in ("tabular", "text", "subgroups")},
     }
     others = {column for role, named in columns.items() if role != "subgroups" for column in named}
     sheet.check_columns(columns | {"clinical": tuple(parse_rules(roles.clinical) or ())})
@@ -95,13 +98,14 @@ def assemble(
     problems += _repeated_images(sheet, roles.image, names, patients)
     problems += [
         Problem("warning", sheet.where_all(column), "is a clinical label and a target: pretraining sees it")
-        for column in roles.targets
+        for column in columns["targets"]
         if column in labels
     ]
     split = keep(read_sides(sheet, roles.split)) if roles.split else None
     if split is not None:
         problems += _split_problems(sheet, patients, split)
     tabular = [keep(read_tabular(sheet, column)) for column in roles.tabular]
+    targets, kinds = read_targets(sheet, roles.targets, problems)
     table = CohortTable(
         name=name,
         title=title,
@@ -112,7 +116,8 @@ def assemble(
         patients=patients,
         bags=_bags(patients, read_words(sheet, roles.bag) if roles.bag else np.full(len(sheet), "")),
         clinical=labels,
-        targets={column: keep(read_targets(sheet, column)) for column in roles.targets},
+        targets=targets,
+        kinds=kinds,
         tabular={name: values for columns in tabular for name, values in columns.items()},
         text={column: read_words(sheet, column) for column in roles.text},
         subgroups={column: read_subgroups(sheet, column) for column in roles.subgroups},

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmcuda.data.split import Indices, Split
 from mmcuda.data.table import ClinicalLabel, CohortTable
+from mmcuda.targets import Binary, Target
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,13 @@ class Cohort:
 
     @property
     def targets(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Targets by name, [N] each: 1, 0, or NaN = no label."""
+        """Values of the targets by name, [N] each: a class (0, 1, ...) or a number; NaN = no label."""
         return self.table.targets
+
+    @cached_property
+    def kinds(self) -> dict[str, Target]:
+        """The targets by name, each of its kind."""
+        return {name: self.table.kinds.get(name, Binary()) for name in self.targets}
 
     @property
     def subgroups(self) -> dict[str, npt.NDArray[np.str_]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.str_]
+T = TypeVar("T")
 
-TARGET_WORDS = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 SIDE_WORDS = {"train": "train", "training": "train", "validation": "validation", "validate": "validation"}
 SIDE_WORDS |= {"valid": "validation", "val": "validation", "test": "test", "testing": "test"}
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}")
@@ -55,16 +56,6 @@ def read_numbers(sheet: Sheet, column: str) -> tuple[Floats, list[Problem]]:
     bad = (texts != "").to_numpy() & ~np.isfinite(numbers)
     problems += cell_errors(sheet, column, bad, _why_no_number)
     return np.where(bad, np.nan, numbers), problems
-
-
-def read_targets(sheet: Sheet, column: str) -> tuple[npt.NDArray[np.float32], list[Problem]]:
-    """Return the targets of a column, [N]: 1, 0, or NaN where a cell is missing or neither, and the problems."""
-    texts, problems = read_texts(sheet, column)
-    values = texts.str.casefold().map(TARGET_WORDS)
-    bad = values.isna() & (texts != "")
-    wanted = "expected 0 or 1, true or false, yes or no, or empty"
-    problems += cell_errors(sheet, column, bad, lambda cell: f'{wanted}, got "{cell}"')
-    return np.asarray(values, dtype=np.float32), problems
 
 
 def read_sides(sheet: Sheet, column: str) -> tuple[Words, list[Problem]]:
@@ -148,3 +139,35 @@ def _why_no_number(cell: str) -> str:
     if WITH_UNIT.fullmatch(cell):
         return f'"{cell}" is not a number: leave out the unit'
     return f'"{cell}" is not a number'
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a sheet, and the problems found while it is read."""
+
+    sheet: Sheet
+    name: str
+    found: list[Problem]
+
+    def texts(self) -> pd.Series:
+        """Return the cells, [N], "" where they are missing."""
+        return self._keep(read_texts(self.sheet, self.name))
+
+    def numbers(self) -> Floats:
+        """Return the cells as numbers, [N], NaN where they are missing; every other cell is an error."""
+        return self._keep(read_numbers(self.sheet, self.name))
+
+    def reject(self, bad: ArrayLike, explain: Callable[[str], str]) -> None:
+        """Make an error of every cell where ``bad`` [N] is true; ``explain`` turns the cell into the message."""
+        self._add(cell_errors(self.sheet, self.name, bad, explain))
+
+    def fail(self, message: str) -> None:
+        """Make an error of the column as a whole."""
+        self._add([Problem("error", self.sheet.where_all(self.name), message)])
+
+    def _keep(self, result: tuple[T, list[Problem]]) -> T:
+        self._add(result[1])
+        return result[0]
+
+    def _add(self, found: list[Problem]) -> None:
+        self.found.extend(problem for problem in found if problem not in self.found)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mmcuda.data.rules import parse_rules
 from mmcuda.errors import UserError
+from mmcuda.targets import parse_targets
 
 Names = tuple[str, ...]
 Policy = Literal["positive", "negative", "missing"]
@@ -43,8 +44,10 @@ class DataConfig:
     """Clinical labels, as a column: rule each, such as '{bcva: equal, cst: {within: 25}}'. Rules: equal, category,
     {within: tolerance}, {rbf: sigma}, {bins: number}, {quantiles: number}, each also with a weight in the loss:
     {within: 25, weight: 2}. A list of columns, or auto for all others, infers the rules and prints them."""
-    targets: Names | str | None = None
-    """Target columns, of 0 and 1, true and false, or yes and no; empty is unlabelled. Of olives also b1-b6 or all."""
+    targets: dict[str, Any] | tuple[str | dict[str, Any], ...] | str | None = None
+    """Target columns, each alone or with its kind, such as '[fluid, {thickness: continuous}, {grade: ordinal}]'. Kinds:
+    binary (0 and 1, true and false, or yes and no; that of a column alone), multiclass, ordinal (numbers, or words in
+    the order of {ordinal: [mild, severe]}), continuous; empty is unlabelled. Of olives also b1-b6 or all."""
     tabular: Names = ()
     """Columns of numbers or categories beside the image."""
     text: Names = ()
@@ -75,6 +78,7 @@ class DataConfig:
         if not 0 < self.test_fraction < 1:
             raise UserError(f"--data.test_fraction must be between 0 and 1, got {self.test_fraction:g}")
         parse_rules(self.clinical)
+        parse_targets(self.targets)
         for option in fields(self):
             if getattr(self, option.name) != option.default and option.name not in OPTIONS_OF_SOURCE[self.source]:
                 fitting = ", ".join(name for name, options in OPTIONS_OF_SOURCE.items() if option.name in options)

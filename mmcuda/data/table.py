@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcuda.relations import Relation
+from mmcuda.targets import Binary, Target
 
 SIDES = ("train", "validation", "test")
 
@@ -81,7 +82,8 @@ class CohortTable:
     patients: npt.NDArray[np.str_]  # [N], every split is by patient
     bags: npt.NDArray[np.int64]  # [N], images of one lesion, eye or study share a bag
     clinical: dict[str, ClinicalLabel]
-    targets: dict[str, npt.NDArray[np.float32]]  # [N] each: 1, 0, or NaN = no label
+    targets: dict[str, npt.NDArray[np.float32]]  # [N] each: a class (0, 1, ...) or a number; NaN = no label
+    kinds: dict[str, Target] = field(default_factory=dict)  # of the targets that are not binary
     tabular: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # [N] each, NaN = missing
     text: dict[str, npt.NDArray[np.str_]] = field(default_factory=dict)  # [N] each, "" = missing
     subgroups: dict[str, npt.NDArray[np.str_]] = field(default_factory=dict)  # [N] each, "" = missing
@@ -102,9 +104,8 @@ class CohortTable:
                 raise ValueError(f"{name} must be finite or NaN, got an infinite value")
         for name, targets in self.targets.items():
             _check_column(f"targets[{name!r}]", targets, images, kind="f", wanted="floats")
-            strange = targets[~(np.isnan(targets) | (targets == 0) | (targets == 1))]
-            if len(strange):
-                raise ValueError(f"targets[{name!r}] must be 0, 1 or NaN, got {strange[0]:g}")
+            if problem := self.kinds.get(name, Binary()).problem(targets):
+                raise ValueError(f"targets[{name!r}] {problem}")
         for group in ("text", "subgroups"):
             for name, words in getattr(self, group).items():
                 _check_column(f"{group}[{name!r}]", words, images, kind="U", wanted="strings")

@@ -21,10 +21,10 @@ from mmcuda.evaluate.threshold import Rule
 
 @dataclass(frozen=True)
 class EncoderScores:
-    """The scores of one encoder: its rows of the tables, and the test probabilities at each label fraction."""
+    """The scores of one encoder: its rows of the tables, and the test predictions at each label fraction."""
 
     tables: Tables = field(default_factory=Tables)
-    probabilities: dict[float, Floats] = field(default_factory=dict)  # fraction -> [n_test, T], mean over draws
+    predictions: dict[float, Floats] = field(default_factory=dict)  # fraction -> [n_test, outputs], mean over draws
 
 
 def label_draws(cohort: Cohort, fraction: float, draws: int, seed: int) -> list[Indices]:
@@ -62,7 +62,7 @@ def score_encoder(
     for fraction in label_fractions:
         labelled = label_draws(cohort, fraction, draws, seed)
         probes = [score_probe(features, cohort, drawn) for drawn in labelled]
-        scored.probabilities[fraction] = mean_ignoring_nan(np.stack([probe.test for probe in probes]), axis=0)
+        scored.predictions[fraction] = mean_ignoring_nan(np.stack([probe.test for probe in probes]), axis=0)
         key: Key = {"pretraining": pretraining, "label_fraction": fraction, "seed": seed}
         scored.tables.extend(score_tables(key, cohort, probes, weights, threshold))
     return scored
@@ -79,10 +79,10 @@ def score_probe(features: Features, cohort: Cohort, labelled: Indices) -> Classi
         cohort: its targets and its split.
         labelled: [n] the images whose labels may be seen.
     """
-    targets = cohort.target_matrix[labelled]
-    probe = fit_probe(features[labelled], targets)
-    test = probe.probabilities(features[cohort.test])
+    truth = cohort.target_matrix[labelled]
+    probe = fit_probe(features[labelled], truth, cohort.kinds)
+    test = probe.predict(features[cohort.test])
     if len(cohort.validation):
-        return ClassifierScores(labelled, test, cohort.validation, probe.probabilities(features[cohort.validation]))
-    held_out = out_of_fold(features[labelled], targets, cohort.patients[labelled])
+        return ClassifierScores(labelled, test, cohort.validation, probe.predict(features[cohort.validation]))
+    held_out = out_of_fold(features[labelled], truth, cohort.patients[labelled], cohort.kinds)
     return ClassifierScores(labelled, test, labelled, held_out)

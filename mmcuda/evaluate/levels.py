@@ -8,6 +8,7 @@ import pandas as pd
 
 from mmcuda.data.cohort import Cohort
 from mmcuda.evaluate.metrics import Floats
+from mmcuda.targets import Targets
 
 Groups = npt.NDArray[np.int64]
 
@@ -25,27 +26,33 @@ def levels(cohort: Cohort) -> dict[str, Groups]:
     return {level: groups for level, groups in found.items() if sizes[level] < len(groups)}
 
 
-def group_labels(targets: npt.NDArray[np.float32], groups: Groups) -> npt.NDArray[np.float32]:
-    """Return the labels [G, T] of groups of images: the highest of their images' labels, NaN where none has one.
+def group_labels(targets: Targets, truth: npt.NDArray[np.float32], groups: Groups) -> npt.NDArray[np.float32]:
+    """Return the labels [G, T] of groups of images, as ``Target.of_group`` makes them; NaN where no image has one.
 
     Args:
-        targets: [n, T] in {0, 1, NaN}.
+        targets: the T targets.
+        truth: [n, T], NaN = no label.
         groups: [n] the group of every image; the G groups come in ascending order.
     """
-    labels: npt.NDArray[np.float32] = pd.DataFrame(targets).groupby(groups).max().to_numpy()
-    return labels
+    columns = [
+        target.of_group(pd.DataFrame(truth[:, [t]]).groupby(groups)).to_numpy()
+        for t, target in enumerate(targets.values())
+    ]
+    return np.concatenate(columns, axis=1)
 
 
-def group_probabilities(probabilities: Floats, targets: npt.NDArray[np.float32], groups: Groups) -> Floats:
-    """Return the probabilities [G, T] of groups of images: the mean over their images with a label, target by target.
+def group_predictions(targets: Targets, predictions: Floats, truth: npt.NDArray[np.float32], groups: Groups) -> Floats:
+    """Return the predictions [G, outputs] of groups of images: the mean over their images with a label of the target.
 
-    Probabilities and ``group_labels`` then speak of the same images.
+    Predictions and ``group_labels`` then speak of the same images.
 
     Args:
-        probabilities: [n, T], NaN where undefined.
-        targets: [n, T] in {0, 1, NaN}.
+        targets: the T targets.
+        predictions: [n, outputs], NaN where undefined.
+        truth: [n, T], NaN = no label.
         groups: [n] the group of every image; the G groups come in ascending order.
     """
-    counted = np.where(np.isfinite(targets), probabilities, np.nan)
+    target_of_column = np.repeat(np.arange(len(targets)), [target.outputs for target in targets.values()])
+    counted = np.where(np.isfinite(truth)[:, target_of_column], predictions, np.nan)
     means: Floats = pd.DataFrame(counted).groupby(groups).mean().to_numpy()
     return means

@@ -1,4 +1,4 @@
-"""The linear probe: one logistic regression a target on standardised, frozen features."""
+"""The linear probe: for every target a linear model of its kind on standardised, frozen features."""
 
 from __future__ import annotations
 
@@ -6,86 +6,95 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
-from sklearn.preprocessing import StandardScaler
 
-from mmcuda.evaluate.metrics import mean_ignoring_nan
+from mmcuda.evaluate.metrics import Floats
+from mmcuda.targets import Targets, activate_all, logit_columns, output_names
 
-INVERSE_REGULARISATION = 0.01  # C of scikit-learn: strong, since labels are few
+Truth = npt.NDArray[np.float32]
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A linear layer on raw features. A target with one class in training has NaN weights: its scores are undefined."""
+    """A linear layer on raw features. A target that training labels do not tell apart has NaN weights."""
 
-    weight: npt.NDArray[np.float64]  # [T, F]
-    bias: npt.NDArray[np.float64]  # [T]
+    targets: Targets  # T, fitted to the training labels
+    weight: Floats  # [logits of all targets, F]
+    bias: Floats  # [logits of all targets]
 
-    def probabilities(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the probability of every target, [n, T], for features [n, F]."""
-        logits = features @ self.weight.T + self.bias
-        return np.asarray(expit(logits))
+    def predict(self, features: npt.NDArray[np.float32]) -> Floats:
+        """Return the predictions of all targets, [n, outputs], for features [n, F]."""
+        return activate_all(self.targets, features @ self.weight.T + self.bias)
 
 
-def fit_probe(
-    features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32], balanced: bool = False
-) -> LinearProbe:
+def fit_probe(features: npt.NDArray[np.float32], truth: Truth, targets: Targets, balanced: bool = False) -> LinearProbe:
     """Fit a probe on the labelled cells.
 
     Args:
         features: [n, F] of the labelled images.
-        targets: [n, T] in {0, 1, NaN}, NaN = no label.
-        balanced: let both classes of a target weigh alike.
+        truth: [n, T], NaN = no label.
+        targets: the T targets.
+        balanced: let all classes of a target weigh alike.
     """
+    from sklearn.preprocessing import StandardScaler  # a second to import
+
     scaler = StandardScaler().fit(features)
     standardised = scaler.transform(features)
-    weight = np.full((targets.shape[1], features.shape[1]), np.nan)
-    bias = np.full(targets.shape[1], np.nan)
-    for t, column in enumerate(targets.T):
-        labelled = np.isfinite(column)
-        if len(np.unique(column[labelled])) == 2:
-            weights = "balanced" if balanced else None
-            model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000, class_weight=weights)
-            model.fit(standardised[labelled], column[labelled])
+    fitted = {name: target.fitted(values) for (name, target), values in zip(targets.items(), truth.T, strict=True)}
+    columns = logit_columns(fitted)
+    size = sum(target.logits for target in fitted.values())
+    weight, bias = np.full((size, features.shape[1]), np.nan), np.full(size, np.nan)
+    for (name, target), values in zip(fitted.items(), truth.T, strict=True):
+        if target.can_learn(values):
+            labelled = np.isfinite(values)
+            slopes, intercepts = target.fit(standardised[labelled], values[labelled], balanced)
             # w.(x - mean) / scale + b = (w / scale).x + (b - (w / scale).mean)
-            weight[t] = model.coef_[0] / scaler.scale_
-            bias[t] = model.intercept_[0] - weight[t] @ scaler.mean_
-    return LinearProbe(weight, bias)
+            weight[columns[name]] = slopes / scaler.scale_
+            moved = [row @ scaler.mean_ for row in weight[columns[name]]]
+            bias[columns[name]] = intercepts - np.array(moved)
+    return LinearProbe(fitted, weight, bias)
 
 
 def out_of_fold(
     features: npt.NDArray[np.float32],
-    targets: npt.NDArray[np.float32],
+    truth: Truth,
     patients: npt.NDArray[np.str_],
+    targets: Targets,
     balanced: bool = False,
-) -> npt.NDArray[np.float64]:
-    """Return the probabilities [n, T] of the labelled images by probes that did not see their patients.
+) -> Floats:
+    """Return the predictions [n, outputs] of the labelled images by probes that did not see their patients.
 
     The patients are divided into ``FOLDS`` folds, or one a patient where they are fewer; each fold is scored by a probe
-    of the others. NaN where these have one class, and everywhere with a single patient. The others of a fold rich in
-    positives are poor in them, so that its scores would be low: every bias is moved to the share of positives of all.
+    of the others. NaN where these do not tell a target apart, and everywhere with a single patient. The others of a
+    fold rich in positives are poor in them, so that its scores would be low: ``Target.shift`` puts that right.
 
     Args:
         features: [n, F].
-        targets: [n, T] in {0, 1, NaN}.
+        truth: [n, T], NaN = no label.
         patients: [n] the patient of every image.
+        targets: the T targets.
         balanced: as of ``fit_probe``.
     """
-    probabilities = np.full(targets.shape, np.nan)
+    from sklearn.model_selection import GroupKFold
+
+    predictions = np.full((len(truth), len(output_names(targets))), np.nan)
     folds = min(FOLDS, len(np.unique(patients)))
     if folds > 1:
         parts = GroupKFold(folds, shuffle=True, random_state=0).split(features, groups=patients)
         for rest, fold in parts:
-            probe = fit_probe(features[rest], targets[rest], balanced)
-            moved = 0 if balanced else _log_odds(targets) - _log_odds(targets[rest])
-            probabilities[fold] = replace(probe, bias=probe.bias + moved).probabilities(features[fold])
-    return probabilities
+            probe = fit_probe(features[rest], truth[rest], targets, balanced)
+            if not balanced:
+                probe = replace(probe, bias=probe.bias + _shifts(targets, truth, truth[rest]))
+            predictions[fold] = probe.predict(features[fold])
+    return predictions
 
 
-def _log_odds(targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return the log odds of a positive among the labels of every target, [T]; NaN where they have one class."""
-    share = mean_ignoring_nan(targets.astype(np.float64), axis=0)
-    return np.asarray(logit(np.where((share > 0) & (share < 1), share, np.nan)))
+def _shifts(targets: Targets, truth: Truth, part: Truth) -> Floats:
+    """Return ``Target.shift`` of every logit, NaN where the labels ``part`` do not tell a target apart."""
+    columns = zip(targets.values(), truth.T, part.T, strict=True)
+    return np.concatenate(
+        [
+            np.broadcast_to(target.shift(values, rest) if target.can_learn(rest) else np.nan, target.logits)
+            for target, values, rest in columns
+        ]
+    )

@@ -1,4 +1,4 @@
-"""Rows of metrics: one a target, and one for their mean."""
+"""Rows of metrics: one a target, and one for the mean over the targets of each kind."""
 
 from __future__ import annotations
 
@@ -10,136 +10,201 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmcuda.evaluate.bootstrap import interval, mean_of_draws, with_mean
-from mmcuda.evaluate.calibration import calibration_metrics
-from mmcuda.evaluate.metrics import Floats, auprc_of_targets, auroc_of_targets, mean_ignoring_nan
-from mmcuda.evaluate.threshold import decision_metrics, exact_match
+from mmcuda.evaluate.metrics import Floats, mean_ignoring_nan
+from mmcuda.evaluate.threshold import exact_match
+from mmcuda.targets import Target, Targets, by_kind, output_columns
 
 Row = dict[str, str | float | int | None]
 Key = Mapping[str, str | float | int]
-Targets = npt.NDArray[np.float32]
-METRICS = (  # of every row, beside the AUROC with its interval
-    *("auprc", "threshold", "sensitivity", "specificity", "precision", "f1", "accuracy", "balanced_accuracy"),
-    *("exact_match", "ece", "brier"),
-)
-USUAL_SHARE = 0.9  # of the resamples has both classes; where it is less, the note says so
+Truth = npt.NDArray[np.float32]
+MEAN = "mean"  # in place of a target: the mean over those of a kind
+USUAL_SHARE = 0.9  # of the resamples has all classes; where it is less, the note says so
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One classifier's probabilities of what it is judged by: images, or groups of them."""
+    """One classifier's predictions of what it is judged by: images, or groups of them."""
 
-    probabilities: Floats  # [n, T], NaN where a target could not be trained
+    predictions: Floats  # [n, outputs], NaN where a target could not be trained
     thresholds: Floats  # [T] or [n, T], NaN where none could be chosen
+
+    def of(self, columns: slice, target: int) -> Judged:
+        """Return the part of one target: predictions [n, outputs of it], thresholds [1] or [n]."""
+        return Judged(self.predictions[:, columns], np.atleast_2d(self.thresholds)[:, target])
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Which images have predictions, [n]."""
+        return np.asarray(np.isfinite(self.predictions).all(axis=1))
 
 
 def score_rows(
     key: Key,
-    names: Sequence[str],
-    classifiers: Sequence[Judged],
     targets: Targets,
-    labelled: Sequence[Targets],
+    classifiers: Sequence[Judged],
+    truth: Truth,
+    labelled: Sequence[Truth],
     weights: Floats,
 ) -> list[Row]:
-    """Return a row for every target and one for their mean; numbers are means over the classifiers that have them.
+    """Return kind by kind a row for every target and one for their mean, over the classifiers that have the numbers.
 
-    The mean is over the targets with an AUROC: those with both classes among ``targets`` and in the training labels
-    of some classifier. What is undefined is None, and ``note`` says why.
+    The mean is over the targets whose primary metric is defined: as a rule, those with all classes among ``truth`` and
+    several in the training labels of some classifier. What is undefined is None, and ``note`` says why.
 
     Args:
         key: what the rows share, such as pretraining, label_fraction and seed.
-        names: the T targets.
+        targets: the T targets.
         classifiers: one a draw of the labelled patients.
-        targets: [n, T] in {0, 1, NaN}.
+        truth: [n, T], NaN = no label.
         labelled: [l, T] the labels that classifiers were trained on; only counted.
         weights: [1 + R, n] of ``bootstrap_weights``.
     """
-    draws = np.stack([auroc_of_targets(c.probabilities, targets, weights) for c in classifiers])
-    aurocs = with_mean(mean_of_draws(draws))
-    found = [_target_metrics(c, targets) for c in classifiers]
-    metrics = pd.DataFrame(mean_ignoring_nan(np.stack(found), axis=0), columns=found[0].columns)
-    rows = []
-    for t, name in enumerate(names):
-        counts = _counts(targets[:, [t]], [labels[:, [t]] for labels in labelled])
-        rows.append(_row(key, name, aurocs[t], metrics.loc[t], counts, _reasons(targets[:, t], classifiers, t)))
+    rows, columns, places = [], output_columns(targets), {name: t for t, name in enumerate(targets)}
+    for names in by_kind(targets).values():
+        found = {}
+        for name in names:
+            of_target = [classifier.of(columns[name], places[name]) for classifier in classifiers]
+            found[name] = _Scored.of(targets[name], of_target, truth[:, places[name]], weights)
+            counts = _counts(targets[name], truth[:, [places[name]]], [part[:, [places[name]]] for part in labelled])
+            rows.append(_row(key, name, found[name], counts))
+        at = [places[name] for name in names]
+        together = _mean(found)
+        if together.target.has_thresholds:
+            matches = [
+                exact_match(
+                    c.predictions[:, [columns[name].start for name in names]][:, together.used],
+                    truth[:, at][:, together.used],
+                    c.thresholds[..., at][..., together.used],
+                )
+                for c in classifiers
+            ]
+            together.points["exact_match"] = float(mean_ignoring_nan(np.array(matches), axis=0))
+        counts = _counts(together.target, truth[:, at], [part[:, at] for part in labelled])
+        rows.append(_row(key, MEAN, together, counts))
+    return rows
 
-    scored = np.isfinite(aurocs[:-1, 0])
-    averages = metrics[scored].drop(columns="threshold").mean(skipna=False)
-    matches = [
-        exact_match(c.probabilities[:, scored], targets[:, scored], c.thresholds[..., scored]) for c in classifiers
-    ]
-    averages["exact_match"] = float(mean_ignoring_nan(np.array(matches), axis=0))
-    counts = _counts(targets, labelled)
-    undecided, never_positive = (scored & metrics[metric].isna().to_numpy() for metric in ("f1", "precision"))
+
+def primary_scores(targets: Targets, predictions: Floats, truth: Truth, weights: Floats) -> Floats:
+    """Return the primary metric of every target under every weighting, [T, R]; NaN for a target that has none."""
+    parts = zip(targets.values(), output_columns(targets).values(), truth.T, strict=True)
+    return np.stack(
+        [next(iter(_scores(target, predictions[:, at], values, weights).values())) for target, at, values in parts]
+    )
+
+
+def _scores(target: Target, predictions: Floats, values: Truth, weights: Floats) -> dict[str, Floats]:
+    used = np.isfinite(values) & np.isfinite(predictions).all(axis=1)
+    if not used.any():
+        return {metric: np.full(len(weights), np.nan) for metric in target.metrics}
+    return target.scores(predictions[used], values[used], weights[:, used])
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The numbers of one target, or of the mean over targets."""
+
+    target: Target
+    scores: dict[str, Floats]  # metric -> [1 + R]
+    points: dict[str, float]
+    reasons: list[str]
+    used: npt.NDArray[np.bool_]  # the targets that enter the mean
+
+    @classmethod
+    def of(cls, target: Target, classifiers: Sequence[Judged], values: Truth, weights: Floats) -> _Scored:
+        """Score the classifiers of one target: means over those that could be trained."""
+        draws = [_scores(target, c.predictions, values, weights) for c in classifiers]
+        scores = {m: mean_of_draws(np.stack([draw[m] for draw in draws])[:, None])[0] for m in target.metrics}
+        points = [_points(target, c, values) for c in classifiers] if target.points else []
+        means: Floats = (
+            mean_ignoring_nan(np.array([list(each.values()) for each in points]), axis=0) if points else np.empty(0)
+        )
+        named = dict(zip(points[0] if points else (), means, strict=True))
+        return cls(target, scores, named, _reasons(target, values, classifiers), np.array([True]))
+
+    @property
+    def primary(self) -> Floats:
+        """The primary metric, [1 + R]."""
+        return next(iter(self.scores.values()))
+
+
+def _points(target: Target, classifier: Judged, values: Truth) -> dict[str, float]:
+    used = np.isfinite(values) & classifier.known
+    thresholds = np.broadcast_to(classifier.thresholds, values.shape)
+    points = target.point_scores(classifier.predictions[used], values[used], thresholds[used])
+    return points | {"threshold": float(classifier.thresholds.mean())}
+
+
+def _mean(found: Mapping[str, _Scored]) -> _Scored:
+    """Return the mean over the targets of one kind that have a primary metric."""
+    target = next(iter(found.values())).target
+    used = np.array([np.isfinite(each.primary[0]) for each in found.values()])
+    scores = {}
+    for name, metric in target.metrics.items():
+        stacked = np.stack([each.scores[name] for each in found.values()])
+        scores[name] = with_mean(stacked)[-1] * (np.nan if metric.has_unit else 1)
+    points = pd.DataFrame([each.points for each in found.values()], index=list(found))
+    averages = {str(name): float(value) for name, value in points[used].mean(skipna=False).items()}
+    reasons = []
+    if target.has_thresholds:
+        averages["threshold"] = np.nan
+        undecided, never_positive = (used & points[metric].isna().to_numpy() for metric in ("f1", "precision"))
+    else:
+        undecided = never_positive = np.zeros(len(used), np.bool_)
     lacking = {
-        "without": ~scored,
+        "without": ~used,
         "no decisions on": undecided,
         "nothing called positive of": never_positive & ~undecided,
     }
-    reasons = [f"{what} {', '.join(np.array(names)[which])}" for what, which in lacking.items() if which.any()]
-    return [*rows, _row(key, "mean", aurocs[-1], averages, counts, reasons)]
+    reasons = [f"{what} {', '.join(np.array(list(found))[which])}" for what, which in lacking.items() if which.any()]
+    return _Scored(target, scores, averages, reasons, used)
 
 
-def _target_metrics(classifier: Judged, targets: Targets) -> pd.DataFrame:
-    """Return every metric but the AUROC, a row a target."""
-    rows = []
-    probabilities, thresholds = classifier.probabilities, np.atleast_2d(classifier.thresholds)
-    columns = zip(probabilities.T, targets.T, np.broadcast_to(thresholds, targets.shape).T, strict=True)
-    for scores, labels, limits in columns:
-        used = np.isfinite(scores) & np.isfinite(labels)
-        decisions = decision_metrics(scores[used], labels[used], limits[used])
-        rows.append(decisions | calibration_metrics(scores[used], labels[used]))
-    return pd.DataFrame(rows).assign(auprc=auprc_of_targets(probabilities, targets), threshold=thresholds.mean(axis=0))
-
-
-def _counts(targets: Targets, labelled: Sequence[Targets]) -> dict[str, float | int]:
-    """Count the images with a label, and those with a positive one."""
-    return {
+def _counts(target: Target, truth: Truth, labelled: Sequence[Truth]) -> dict[str, float | int]:
+    """Count the images with a label, and of binary targets those with a positive one."""
+    counts: dict[str, float | int] = {
         "n_train": float(np.mean([np.isfinite(labels).any(axis=1).sum() for labels in labelled])),
-        "n_test": int(np.isfinite(targets).any(axis=1).sum()),
-        "n_positive": int((targets == 1).any(axis=1).sum()),
+        "n_test": int(np.isfinite(truth).any(axis=1).sum()),
     }
+    return counts | ({"n_positive": int((truth == 1).any(axis=1).sum())} if target.has_thresholds else {})
 
 
-def _reasons(labels: npt.NDArray[np.float32], classifiers: Sequence[Judged], target: int) -> list[str]:
+def _reasons(target: Target, values: Truth, classifiers: Sequence[Judged]) -> list[str]:
     """Say why numbers of a target are undefined, or the mean of fewer classifiers than there are."""
-    if np.isnan(labels).all():
-        return ["no label in test"]
-    reasons = [
-        f"no {name} in test" for name, label in (("positive", 1), ("negative", 0)) if not (labels == label).any()
-    ]
-    trained = [c for c in classifiers if np.isfinite(c.probabilities[:, target]).any()]
-    decided = [c for c in trained if np.isfinite(c.thresholds[..., target]).all()]
+    reasons = [f"no {what} in test" for what in target.lacking(values)]
+    if reasons == ["no label in test"]:
+        return reasons
+    trained = [c for c in classifiers if c.known.any()]
     if not trained:
-        return [*reasons, "one class in training"]
+        return [*reasons, f"one {'class' if target.classes else 'value'} in training"]
     if len(trained) < len(classifiers):
         reasons.append(f"trained in {len(trained)} of {len(classifiers)} draws")
+    if not target.has_thresholds:
+        return reasons
+    decided = [c for c in trained if np.isfinite(c.thresholds).all()]
     if len(decided) < len(trained):
         reasons.append(
             "no threshold" + (f" in {len(trained) - len(decided)} of {len(trained)} draws" if decided else "")
         )
-    elif not any((c.probabilities >= c.thresholds)[np.isfinite(labels), target].any() for c in decided):
+    elif not any((c.predictions[:, 0] >= c.thresholds)[np.isfinite(values)].any() for c in decided):
         reasons.append("nothing called positive")
     return reasons
 
 
-def _row(
-    key: Key,
-    target: str,
-    aurocs: Floats,
-    metrics: pd.Series,
-    counts: Mapping[str, float | int],
-    reasons: Iterable[str],
-) -> Row:
-    """Return one row; ``aurocs`` [1 + R] holds the AUROC of the sample and of its resamples."""
-    low, high = interval(aurocs[1:])
-    resamples, known = len(aurocs) - 1, int(np.isfinite(aurocs[1:]).sum())
-    if np.isfinite(aurocs[0]) and known < USUAL_SHARE * resamples:  # few patients have one of the classes
+def _row(key: Key, name: str, scored: _Scored, counts: Mapping[str, float | int]) -> Row:
+    numbers: dict[str, float] = {}
+    for metric, scores in scored.scores.items():
+        low, high = interval(scores[1:])
+        numbers |= {metric: float(scores[0]), f"{metric}_low": low, f"{metric}_high": high}
+    numbers |= {metric: scored.points.get(metric, np.nan) for metric in scored.target.points}
+    reasons: Iterable[str] = scored.reasons
+    resamples, known = len(scored.primary) - 1, int(np.isfinite(scored.primary[1:]).sum())
+    if np.isfinite(scored.primary[0]) and known < USUAL_SHARE * resamples:  # few patients have one of the classes
         reasons = [*reasons, f"interval from {known} of {resamples} resamples"]
-    numbers = {"auroc": aurocs[0], "auroc_low": low, "auroc_high": high, **metrics.reindex(METRICS)}
     return {
         **key,
-        "target": target,
-        **{name: float(value) if np.isfinite(value) else None for name, value in numbers.items()},  # JSON has no NaN
+        "target": name,
+        "kind": scored.target.kind,
+        **{metric: value if np.isfinite(value) else None for metric, value in numbers.items()},  # JSON has no NaN
         **counts,
         "note": "; ".join(reasons) or None,
     }

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from mmcuda.evaluate.metrics import Floats
+from mmcuda.targets import Targets, output_columns
 
 Labels = npt.NDArray[np.float32]
 Rule = Literal["youden", "f1"]
@@ -43,10 +44,15 @@ def choose_threshold(probabilities: Floats, labels: Labels, rule: Rule) -> float
     return float((thresholds[best] + below) / 2)
 
 
-def choose_thresholds(probabilities: Floats, targets: Labels, rule: Rule) -> Floats:
-    """Return ``choose_threshold`` of every target, [T], from [n, T] probabilities and targets."""
-    columns = zip(probabilities.T, targets.T, strict=True)
-    return np.array([choose_threshold(scores, labels, rule) for scores, labels in columns])
+def choose_thresholds(targets: Targets, predictions: Floats, truth: Labels, rule: Rule) -> Floats:
+    """Return ``choose_threshold`` of every target, [T], NaN for kinds without; predictions are [n, outputs]."""
+    columns = zip(targets.values(), output_columns(targets).values(), truth.T, strict=True)
+    return np.array(
+        [
+            choose_threshold(predictions[:, at.start], labels, rule) if target.has_thresholds else np.nan
+            for target, at, labels in columns
+        ]
+    )
 
 
 def decision_metrics(probabilities: Floats, labels: Labels, threshold: float | Floats) -> dict[str, float]:

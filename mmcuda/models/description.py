@@ -13,6 +13,7 @@ from torch import nn
 import mmcuda
 from mmcuda.errors import UserError
 from mmcuda.models.encoder import build_encoder, normalise_inputs
+from mmcuda.targets import Target, target_from_json
 
 DESCRIPTION = "config.json"  # beside the weights, in checkpoints and exports
 
@@ -31,7 +32,7 @@ class ModelDescription:
     reader: str  # name and version of the decoder, such as files-v1-3
     mean: tuple[float, ...] = ()  # [C]; empty: pixels in 0..1 as they are
     std: tuple[float, ...] = ()  # [C]
-    targets: tuple[str, ...] = ()  # T names; none: an encoder without a classifier
+    targets: dict[str, Target] = field(default_factory=dict)  # by name; none: an encoder without a classifier
     thresholds: dict[str, float] = field(default_factory=dict)  # probability from which a target counts as positive
     mmcuda: str = mmcuda.__version__  # that wrote it
 
@@ -50,7 +51,7 @@ class ModelDescription:
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``read_description`` reads."""
-        return asdict(self)
+        return asdict(self) | {"targets": {name: target.as_json() for name, target in self.targets.items()}}
 
 
 def read_description(folder: Path) -> ModelDescription:
@@ -66,8 +67,9 @@ def read_description(folder: Path) -> ModelDescription:
         if missing:
             raise ValueError(f"{min(missing)} is missing or unknown")
         values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        values["targets"] = {name: target_from_json(target) for name, target in found["targets"].items()}
         return ModelDescription(**values)
     except FileNotFoundError:
         raise UserError(f"no checkpoint in {folder}: {DESCRIPTION} is missing") from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe a model: {error}") from None

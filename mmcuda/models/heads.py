@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmcuda.targets import Targets
 
 
 class ProjectionHead(nn.Module):
@@ -46,22 +47,22 @@ class ContrastiveModel(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder and one linear layer: images [B, C, H, W] to logits [B, T] of T independent targets.
+    """Encoder and one linear layer: images [B, C, H, W] to the logits [B, logits] of independent targets.
 
     Args:
         encoder: of timm.
-        targets: names of the T targets.
+        targets: by name, in the order of their logits.
         frozen: the encoder keeps its weights, and all of it stays in eval mode.
         keep_statistics: BatchNorm uses its running statistics in training, too, and keeps them.
     """
 
     def __init__(
-        self, encoder: nn.Module, targets: Sequence[str], frozen: bool = False, keep_statistics: bool = False
+        self, encoder: nn.Module, targets: Targets, frozen: bool = False, keep_statistics: bool = False
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(not frozen)
-        self.linear = nn.Linear(feature_size(encoder), len(targets))
-        self.targets, self.frozen, self.keep_statistics = tuple(targets), frozen, keep_statistics
+        self.linear = nn.Linear(feature_size(encoder), sum(target.logits for target in targets.values()))
+        self.targets, self.frozen, self.keep_statistics = dict(targets), frozen, keep_statistics
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of ``images``."""

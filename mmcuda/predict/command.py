@@ -23,6 +23,7 @@ from mmcuda.models.storage import find_checkpoint
 from mmcuda.predict.config import PredictConfig
 from mmcuda.predict.images import check_reader, file_source, read_batches
 from mmcuda.predict.model import load
+from mmcuda.targets import Classes, output_columns
 from mmcuda.train.checkpoint import CONFIG, load_data
 from mmcuda.train.folder import new_file, write_text
 from mmcuda.train.screen import LABEL
@@ -32,7 +33,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 
 def predict_command(checkpoint: Path, options: PredictConfig, out: Path) -> None:
-    """Write image, patient (where it is known) and the probability of every target of each image to ``out`` (.csv).
+    """Write image, patient (where it is known) and the predictions of every target of each image to ``out`` (.csv).
 
     Raises:
         UserError: if there is no classifier, no image, or an image that cannot be read; then nothing is written.
@@ -46,7 +47,12 @@ def predict_command(checkpoint: Path, options: PredictConfig, out: Path) -> None
     else:
         columns, batches = images_of_training(place, options.batch_size)
     scores = np.concatenate([model.predict(batch, options.batch_size) for batch in batches])
-    table = pd.DataFrame(columns | dict(zip(model.targets, scores.T, strict=True)))
+    found = output_columns(model.targets)
+    for name, target in model.targets.items():
+        if isinstance(target, Classes):
+            columns[name] = target.written(target.decide(scores[:, found[name]]))
+        columns |= dict(zip(target.columns(name), scores[:, found[name]].T, strict=True))
+    table = pd.DataFrame(columns)
     write_text(out, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     print(f"{'scores':<{LABEL}}{len(table):,} images, targets: {', '.join(model.targets)}, in {out}")
 

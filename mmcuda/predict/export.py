@@ -12,6 +12,7 @@ from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import save_weights
 from mmcuda.predict.config import ExportConfig
 from mmcuda.predict.model import Model, load
+from mmcuda.targets import logit_columns
 from mmcuda.train.folder import new_folder, write_json
 from mmcuda.train.screen import LABEL
 
@@ -20,24 +21,30 @@ LARGEST = 2**30  # bytes of weights that lie in the file itself, whose format en
 
 
 class Computation(nn.Module):
-    """What the ONNX file computes: uint8 images [N, C, S, S] to features [N, F] and probabilities [N, T]."""
+    """What the ONNX file computes: uint8 images [N, C, S, S] to features [N, F] and predictions [N, outputs]."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.encoder = model.encoder
         self.linear = model.module.linear if isinstance(model.module, Classifier) else None
+        self.targets = model.targets
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return features, and probabilities if there is a classifier."""
+        """Return features, and predictions if there is a classifier."""
         features = self.encoder(images.float() / 255)
-        return (features, torch.sigmoid(self.linear(features))) if self.linear else (features,)
+        if self.linear is None:
+            return (features,)
+        logits, columns = self.linear(features), logit_columns(self.targets)
+        parts = [target.activate_tensor(logits[:, columns[name]]) for name, target in self.targets.items()]
+        return features, torch.cat(parts, dim=1)
 
 
 def export_command(checkpoint: Path, options: ExportConfig, out: Path) -> None:
     """Write the model of a checkpoint and its description (config.json) into the new folder ``out``.
 
     safetensors: the weights as model.safetensors; ``mmcuda.load`` reads the folder. onnx: model.onnx, from uint8 images
-    [N, C, S, S], N free, to ``features`` [N, F] and, with a classifier, ``probabilities`` [N, T].
+    [N, C, S, S], N free, to ``features`` [N, F] and, with a classifier, ``probabilities`` [N, outputs]
+    (``predictions`` where one is a number).
 
     Raises:
         UserError: if ``out`` exists or cannot be written, or there is no checkpoint.
@@ -61,7 +68,8 @@ def export_onnx(model: Model, path: Path) -> None:
     size = description.image_size
     example = torch.zeros(2, len(description.channels), size, size, dtype=torch.uint8)  # of 0 or 1 N would not be free
     weights = sum(weight.nbytes for weight in model.module.state_dict().values())
-    names = ["features", "probabilities"] if model.targets else ["features"]
+    named = "probabilities" if all(target.classes for target in model.targets.values()) else "predictions"
+    names = ["features", named] if model.targets else ["features"]
     torch.onnx.export(
         Computation(model).eval(),
         (example,),

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import expit
 from torch import nn
 
 from mmcuda.errors import UserError
@@ -16,6 +15,7 @@ from mmcuda.models.description import ModelDescription, read_description
 from mmcuda.models.heads import Classifier, feature_size
 from mmcuda.models.storage import find_checkpoint, load_classifier, load_encoder
 from mmcuda.predict.images import Images, image_batches
+from mmcuda.targets import activate_all, output_names
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,8 +29,8 @@ class Model:
 
     Attributes:
         description: architecture, image size, channels, targets.
-        module: the classifier, images [B, C, S, S] in 0..1 to logits [B, T]; without targets the encoder, to [B, F].
-        targets: names of the T targets; empty if the model has no classifier.
+        module: the classifier, images [B, C, S, S] in 0..1 to logits [B, L]; without targets the encoder, to [B, F].
+        targets: by name, each of its kind; empty if the model has no classifier.
         thresholds: for each target the probability from which it counts as positive, where one was chosen.
     """
 
@@ -43,8 +43,16 @@ class Model:
         """The encoder, images [B, C, S, S] in 0..1 to features [B, F]."""
         return self.module.encoder if isinstance(self.module, Classifier) else self.module
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the columns of ``predict``."""
+        return output_names(self.targets)
+
     def predict(self, images: Images, batch_size: int = 64) -> Floats:
-        """Return the probabilities of the targets, [N, T].
+        """Return the predictions of the targets, [N, outputs], in the columns ``outputs``.
+
+        They are the probability of a positive (binary), that of each class (multiclass, ordinal), or a number
+        (continuous).
 
         Raises:
             TypeError, ValueError: if ``images`` have another type, shape or range.
@@ -52,8 +60,9 @@ class Model:
         """
         if not self.targets:
             raise UserError("the model is an encoder without a classifier: train one with mmcuda finetune")
-        logits = self._outputs(self.module, len(self.targets), images, batch_size)
-        return np.asarray(expit(logits))
+        size = sum(target.logits for target in self.targets.values())
+        logits = self._outputs(self.module, size, images, batch_size)
+        return activate_all(self.targets, logits).astype(np.float32)
 
     def embed(self, images: Images, batch_size: int = 64) -> Floats:
         """Return the features of the encoder, [N, F].

@@ -69,21 +69,22 @@ def _points(axes: Axes, points: np.ndarray, **look: Any) -> PathCollection:
     return axes.scatter(points[:, 0], points[:, 1], s=7, linewidths=0, rasterized=True, **look)
 
 
-def _clinical_panel(fig: Figure, axes: Axes, points: np.ndarray, name: str, values: np.ndarray) -> None:
+def _scale_panel(fig: Figure, axes: Axes, points: np.ndarray, title: str, values: np.ndarray) -> None:
     known = np.isfinite(values)
     _points(axes, points[~known], color=NO_VALUE, alpha=0.4)
     colored = _points(axes, points[known], c=values[known], cmap=SCALE)
     bar = fig.colorbar(colored, ax=axes, shrink=0.75, aspect=26)
     bar.outline.set_visible(False)
-    axes.set_title(f"clinical label: {name}" + (" (grey: missing)" if not known.all() else ""))
+    axes.set_title(title + (" (grey: missing)" if not known.all() else ""))
 
 
-def _target_panel(axes: Axes, points: np.ndarray, name: str, values: np.ndarray) -> None:
+def _class_panel(axes: Axes, points: np.ndarray, name: str, values: np.ndarray, classes: tuple[str, ...]) -> None:
     unknown = np.isnan(values)
     if unknown.any():
         _points(axes, points[unknown], color=NO_VALUE, alpha=0.4, label="no label")
-    _points(axes, points[values == 0], color=NEGATIVE, alpha=0.9, label="negative")
-    _points(axes, points[values == 1], color=POSITIVE, alpha=0.9, label="positive")
+    colors = [NEGATIVE, POSITIVE] if len(classes) == 2 else matplotlib.colormaps["tab20"](np.arange(len(classes)) % 20)
+    for label, (called, color) in enumerate(zip(classes, colors, strict=True)):
+        _points(axes, points[values == label], color=color, alpha=0.9, label=called)
     axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3, markerscale=2, handletextpad=0.1)
     axes.set_title(f"target: {name}")
 
@@ -106,12 +107,16 @@ def draw_embedding(embedding: Embedding, cohort: CohortSummary, plots: Path) -> 
     shown = []
     if embedding.clinical:
         label = "diameter" if "diameter" in embedding.clinical else next(iter(embedding.clinical))
-        _clinical_panel(fig, left, points, label, embedding.clinical[label][chosen])
+        _scale_panel(fig, left, points, f"clinical label: {label}", embedding.clinical[label][chosen])
         shown.append(f"the clinical label {label}")
     if embedding.targets:
         two_classes = (name for name in embedding.targets if name not in cohort.single_class_targets)
         target = next(two_classes, next(iter(embedding.targets)))
-        _target_panel(right, points, target, embedding.targets[target][chosen])
+        kind, values = next(t.kind for t in cohort.targets if t.name == target), embedding.targets[target][chosen]
+        if kind.kind in ("ordinal", "continuous"):
+            _scale_panel(fig, right, points, f"target: {target}", values)
+        else:
+            _class_panel(right, points, target, values, kind.classes)
         shown.append(f"the target {target}")
     colored = f"coloured by {' and by '.join(shown)}" if shown else "without labels"
     alt = f"Two-dimensional map of {len(chosen)} test images, {colored}."

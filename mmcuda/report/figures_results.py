@@ -32,6 +32,11 @@ def look_of(name: str) -> dict[str, Any]:
     return {"color": arm.color, "marker": arm.marker, "linestyle": arm.readout.line}
 
 
+def suffix(results: Results) -> str:
+    """Return what the names of figures end in: nothing for binary targets, and else their kind."""
+    return f"_{results.kind.kind}" if results.kind.kind != "binary" else ""
+
+
 def _spread(values: list[float], gap: float) -> list[float]:
     """Move ``values`` apart so that neighbours differ by ``gap`` or more, keeping their order and mean."""
     order = np.argsort(values)
@@ -74,7 +79,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
 
 
 def draw_label_efficiency(results: Results, scored_targets: list[str], plots: Path) -> Picture:
-    """Draw the mean AUROC of ``scored_targets`` over the label fraction, one line an arm."""
+    """Draw the mean primary metric of ``scored_targets``, all of one kind, over the label fraction, one line an arm."""
     fig = Figure(figsize=(WIDTH, 3.7))
     axes = fig.subplots()
     axes.set_xscale("log")
@@ -82,7 +87,7 @@ def draw_label_efficiency(results: Results, scored_targets: list[str], plots: Pa
     axes.minorticks_off()
     axes.set_xlim(results.fractions[0] / 1.15, results.fractions[-1] * 1.15)
     axes.set_xlabel("training patients with labels (log scale)")
-    axes.set_ylabel("mean AUROC")
+    axes.set_ylabel(f"mean {results.label}")
     _draw_curves(axes, results)
     row = results.headline_comparison()
     if row and row.needed and row.needed > row.fraction:
@@ -100,10 +105,13 @@ def draw_label_efficiency(results: Results, scored_targets: list[str], plots: Pa
         for name in results.shown_in_curves()
     )
     fractions = ", ".join(percent(fraction) for fraction in results.fractions)
-    alt = f"Line chart of the mean AUROC at {fractions} of the labelled patients: {values}. {headline(results)}"
+    alt = (
+        f"Line chart of the mean {results.label} at {fractions} of the labelled patients: {values}. {headline(results)}"
+    )
+    score = f"Mean {results.label}"
     plural = "target" if len(scored_targets) == 1 else "targets"
     caption = (
-        f"Mean AUROC of {len(scored_targets)} {plural} on the test patients, by the share of training patients whose "
+        f"{score} of {len(scored_targets)} {plural} on the test patients, by the share of training patients whose "
         f"labels the classifier saw. Bars: {interval_meaning(results)}."
     )
     if row and row.needed and row.needed > row.fraction:
@@ -116,23 +124,16 @@ def draw_label_efficiency(results: Results, scored_targets: list[str], plots: Pa
             f" At {percent(fraction)} the mean lacks {', '.join(targets)} for some encoder, because the labelled "
             "patients show one class only: do not compare it with the other fractions."
         )
-    return finish(fig, plots, "label_efficiency", alt, caption)
+    return finish(fig, plots, f"label_efficiency{suffix(results)}", alt, caption)
 
 
-def _scored(predictions: Predictions, target: int, fraction: float, arms: Iterable[str]) -> list[Scored]:
+def _scored(predictions: Predictions, target: str, fraction: float, arms: Iterable[str]) -> list[Scored]:
     """Return what one target's panel shows: the test images with a label, the classifiers that saw both classes."""
-    labels = predictions.targets[:, target]
-    known = ~np.isnan(labels)
     found = []
-    for name in arms:
-        columns = [
-            values[known, target]
-            for (arm, share, _), values in predictions.probabilities.items()
-            if arm == name and math.isclose(share, fraction)
-        ]
-        seeds = [column for column in columns if not np.isnan(column).any()]
+    for arm in arms:
+        labels, seeds = predictions.of(target, arm, fraction)
         if seeds:
-            found.append((name, labels[known].astype(int), seeds))
+            found.append((arm, labels.astype(int), [seed[:, 0] for seed in seeds]))
     return found
 
 
@@ -168,7 +169,7 @@ def _calibration_panel(axes: Axes, scored: Scored) -> None:
 
 def _grid_of_targets(
     predictions: Predictions,
-    shown: list[int],
+    shown: list[str],
     fraction: float,
     arms: list[str],
     draw: Callable[[Axes, Scored], None],
@@ -178,7 +179,7 @@ def _grid_of_targets(
         scored = _scored(predictions, target, fraction, arms)
         for entry in scored:
             draw(panel, entry)
-        panel.set_title("\n".join(textwrap.wrap(predictions.names[target], 24)))
+        panel.set_title("\n".join(textwrap.wrap(target, 24)))
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), box_aspect=1)
         panel.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
         panel.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
@@ -188,13 +189,13 @@ def _grid_of_targets(
 
 
 def draw_target_curves(
-    predictions: Predictions, shown: list[int], results: Results, plots: Path
+    predictions: Predictions, shown: list[str], results: Results, plots: Path
 ) -> tuple[Picture, Picture, Picture]:
-    """Draw ROC, precision-recall and calibration of the targets ``shown`` (indices) at the headline fraction."""
+    """Draw ROC, precision-recall and calibration of the binary targets ``shown`` at the headline fraction."""
     fraction = results.headline_fraction
     context = f"with {percent(fraction)} of the labelled patients"
     over_seeds = f", mean of {len(results.seeds)} seeds" if results.several_seeds else ""
-    names = ", ".join(predictions.names[target] for target in shown)
+    names = ", ".join(shown)
     draw_all = (predictions, shown, fraction, results.shown_in_curves())
 
     fig, axes = _grid_of_targets(*draw_all, _roc_panel)
@@ -210,7 +211,7 @@ def draw_target_curves(
 
     fig, axes = _grid_of_targets(*draw_all, _precision_recall_panel)
     for panel, target in zip(axes, shown, strict=True):
-        prevalence = float(np.nanmean(predictions.targets[:, target]))
+        prevalence = float(np.nanmean(predictions.targets[:, predictions.names.index(target)]))
         panel.axhline(prevalence, color=INK, linewidth=0.7, linestyle=":", zorder=1)
         panel.set(xlabel="recall", ylabel="precision" if panel is axes[0] else "")
     alt = f"Precision-recall curves {context}, a panel for each target: {names}; one line per arm."

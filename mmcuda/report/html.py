@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmcuda.report.figures import Picture
+from mmcuda.report.figures_results import suffix
 from mmcuda.report.metric_tables import (
+    MetricTable,
     calibration_table,
     decision_table,
     exact_matches,
+    kind_table,
     level_table,
     subgroup_tables,
 )
@@ -143,27 +146,65 @@ def needed_rows(results: Results) -> dict[str, list[str]]:
     return {arm: [needed(arm, fraction) for fraction in results.fractions] for arm in arms}
 
 
+@dataclass(frozen=True)
+class KindSection:
+    """The results of the targets of one kind that is not binary."""
+
+    kind: str
+    label: str  # of the primary metric
+    suffix: str  # of the names of its figures
+    left_out: list[str]
+    scores: list[ScoreGroup]  # of the primary metric
+    tables: list[MetricTable]
+    caption: str
+
+
+def kind_sections(run: Run, scored: Mapping[str, list[str]]) -> list[KindSection]:
+    """Return a section for every kind of target but binary."""
+    sections = []
+    for kind, results in run.kinds.items():
+        if kind == "binary":
+            continue
+        shown, levels = ["mean", *scored[kind]], run.levels
+        tables = [kind_table(results, shown)]
+        if len(levels) and (of_levels := level_table(results, levels[levels["kind"] == kind], shown)):
+            tables.append(replace(of_levels, name=f"levels-{kind}"))
+        left_out = [t.name for t in run.cohort.targets if t.kind.kind == kind and t.name not in scored[kind]]
+        caption = f"With {percent(results.headline_fraction)} of the labelled patients."
+        scores = score_table(results, shown, results.primary)
+        sections.append(KindSection(kind, results.label, suffix(results), left_out, scores, tables, caption))
+    return sections
+
+
 def render(
-    run: Run, scored: list[str], pictures: Mapping[str, Picture], missing: Sequence[str] = ()
+    run: Run, scored: Mapping[str, list[str]], pictures: Mapping[str, Picture], missing: Sequence[str] = ()
 ) -> tuple[str, str]:
     """Return report.html and the model card.
 
     Args:
         run: the run folder as read.
-        scored: names of the targets that enter the mean.
+        scored: names of the targets that enter the mean of each kind.
         pictures: figures by name; a name that is absent is a figure that this run has no data for.
         missing: cells that are not there, in words.
     """
     environment, results = page_environment(), run.results
-    left_out = [target.name for target in run.cohort.targets if target.name not in scored]
+    named = scored[results.kind.kind]
+    of_kind = [target.name for target in run.cohort.targets if target.kind.kind == results.kind.kind]
+    binary = results.kind.kind == "binary"
+    shown = ["mean", *named] if binary else []
+    rows, levels, subgroups = (
+        table[table["kind"] == "binary"] if len(table) else table for table in (run.metrics, run.levels, run.subgroups)
+    )
     values = {
         "run": run,
         "cohort": run.cohort,
         "environment": run.environment,
         "results": results,
         "pictures": pictures,
-        "scored": scored,
-        "left_out": left_out,
+        "scored": named,
+        "left_out": [name for name in of_kind if name not in named],
+        "kinds": kind_sections(run, scored),
+        "suffix": suffix(results),
         "missing": missing,
         "headline": headline(results),
         "details": finding_details(results, run.cohort.train.patients),
@@ -172,13 +213,14 @@ def render(
         "trains": [arm.name for arm in results.arms if arm.readout.trains],
         "differences": difference_rows(results),
         "needed": needed_rows(results),
-        "auroc": score_table(results, ["mean", *scored], "auroc"),
-        "auprc": score_table(results, ["mean", *scored], "auprc"),
-        "decisions": decision_table(results, run.metrics, ["mean", *scored]),
+        "main_scores": score_table(results, ["mean", *named], results.primary),
+        "auroc": score_table(results, shown, "auroc"),
+        "auprc": score_table(results, shown, "auprc"),
+        "decisions": decision_table(results, rows, shown),
         "exact_matches": exact_matches(results),
-        "calibration": calibration_table(results, ["mean", *scored]),
-        "levels": level_table(results, run.levels, ["mean", *scored]),
-        "subgroups": subgroup_tables(results, run.subgroups, scored),
+        "calibration": calibration_table(results, shown),
+        "levels": level_table(results, levels, shown),
+        "subgroups": subgroup_tables(results, subgroups, named if binary else []),
         "training": training_table(run.logs),
     }
     report = environment.get_template("report.html.j2").render(values)

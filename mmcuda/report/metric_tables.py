@@ -38,6 +38,12 @@ def decision_table(results: Results, metrics: pd.DataFrame, targets: list[str]) 
     return MetricTable("decisions", "arm", tuple(DECISIONS), groups, notes)
 
 
+def kind_table(results: Results, targets: list[str]) -> MetricTable:
+    """Return every metric of the kind of ``results``, at the headline fraction."""
+    heads = {metric.label: name for name, metric in results.kind.metrics.items()}
+    return MetricTable(f"metrics-{results.kind.kind}", "arm", tuple(heads), _by_arm(results, targets, heads), [])
+
+
 def exact_matches(results: Results) -> dict[str, str]:
     """Return by arm the share of images whose targets are all decided rightly; none where it is undefined."""
     scores = {name: results.score(name, results.headline_fraction, "mean", "exact_match") for name in results.arm_names}
@@ -53,11 +59,11 @@ def calibration_table(results: Results, targets: list[str]) -> MetricTable:
 
 
 def level_table(results: Results, levels: pd.DataFrame, targets: list[str]) -> MetricTable | None:
-    """Return the AUROC by image, bag and patient; None where an image is all there is. ``levels``: levels.json."""
+    """Return the primary metric by image, bag and patient; None where an image is all. ``levels``: levels.json."""
     if levels.empty:
         return None
     of_level = {"image": results} | {
-        str(level): Results(rows, results.arm_names) for level, rows in levels.groupby("level")
+        str(level): Results(rows, results.arm_names, kind=results.kind) for level, rows in levels.groupby("level")
     }
     groups = {
         target: {
@@ -69,7 +75,7 @@ def level_table(results: Results, levels: pd.DataFrame, targets: list[str]) -> M
         for target in targets
     }
     rows = levels[(levels["label_fraction"] == results.headline_fraction) & levels["target"].isin(targets)]
-    notes = _notes(rows[rows["auroc"].isna() | (rows["target"] == "mean")], "level")
+    notes = _notes(rows[rows[results.primary].isna() | (rows["target"] == "mean")], "level")
     return MetricTable("levels", "arm", tuple(f"by {level}" for level in of_level), groups, notes)
 
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mmcuda.evaluate.rows import METRICS
 from mmcuda.study.arms import SHOWN, baseline_of, parse_arm, subject_of
+from mmcuda.targets import Binary, Target
 
 HEADLINE_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
 class Score:
-    """One AUROC or AUPRC with its interval; NaN where undefined."""
+    """One metric with its interval; NaN where undefined."""
 
     value: float
     low: float
@@ -38,16 +38,17 @@ class LabelsSaved:
 
 
 class Results:
-    """Metrics summarised over seeds.
+    """Metrics of the targets of one kind, summarised over seeds.
 
     Several seeds: the interval is the mean plus and minus one standard deviation over seeds. One seed: it is the 95 %
-    bootstrap over test patients that came with the rows (AUROC only).
+    bootstrap over test patients that came with the rows, for the metrics that have one.
 
     Args:
         metrics: a row for every arm, label fraction, seed and target, and for the targets' mean.
         order: names of the arm_names in the order in which they are shown; by default that of their roles.
         baseline: the one that the others are compared with; by default that of their roles.
         table: rows of results.csv, with the paired differences from the baseline.
+        kind: of the targets.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Results:
         order: Sequence[str] = (),
         baseline: str | None = None,
         table: pd.DataFrame | None = None,
+        kind: type[Target] = Binary,
     ) -> None:
+        self.kind, self.primary = kind, kind.primary()
         self.seeds = sorted(int(seed) for seed in metrics["seed"].unique())
         self.several_seeds = len(self.seeds) > 1
         self.fractions = sorted(float(fraction) for fraction in metrics["label_fraction"].unique())
@@ -69,7 +72,7 @@ class Results:
         self._baseline, self._table = baseline, table
         self._scores: dict[tuple[str, str, str, float], Score] = {}
         for (target, arm, fraction), rows in metrics.groupby(["target", "arm", "label_fraction"]):
-            for metric in rows.columns.intersection(["auroc", *METRICS]):
+            for metric in rows.columns.intersection([*kind.metrics, *kind.points]):
                 self._scores[metric, target, arm, float(fraction)] = self._score(rows, metric)
 
     def _score(self, rows: pd.DataFrame, metric: str) -> Score:
@@ -77,13 +80,18 @@ class Results:
         if self.several_seeds:
             spread = float(rows[metric].std())
             return Score(value, value - spread, value + spread)
-        if metric == "auroc":
-            return Score(value, float(rows["auroc_low"].mean()), float(rows["auroc_high"].mean()))
+        if f"{metric}_low" in rows:
+            return Score(value, float(rows[f"{metric}_low"].mean()), float(rows[f"{metric}_high"].mean()))
         return Score(value, math.nan, math.nan)
 
-    def score(self, arm: str, fraction: float, target: str = "mean", metric: str = "auroc") -> Score:
-        """Return one score; ``UNDEFINED`` where the run has no such row."""
-        return self._scores.get((metric, target, arm, fraction), UNDEFINED)
+    def score(self, arm: str, fraction: float, target: str = "mean", metric: str | None = None) -> Score:
+        """Return one score, by default of the primary metric; ``UNDEFINED`` where the run has no such row."""
+        return self._scores.get((metric or self.primary, target, arm, fraction), UNDEFINED)
+
+    @property
+    def label(self) -> str:
+        """The name of the primary metric."""
+        return self.kind.metrics[self.primary].label
 
     @property
     def headline_fraction(self) -> float:
@@ -104,9 +112,9 @@ class Results:
         return self._baseline if self._baseline in self.arm_names and self._baseline != self.subject else None
 
     def fraction_needed(self, arm: str, level: float, target: str = "mean") -> float | None:
-        """Return the smallest label fraction at which ``arm`` reaches the AUROC ``level`` of a target.
+        """Return the smallest label fraction at which ``arm`` reaches the score ``level`` of a target.
 
-        Between the fractions measured the AUROC is taken as linear in log(fraction). None where it never gets there.
+        Between the fractions measured the score is taken as linear in log(fraction). None where it never gets there.
         """
         before: tuple[float, float] | None = None
         for fraction in self.fractions:
@@ -121,7 +129,7 @@ class Results:
         return None
 
     def untrained_targets(self, targets: list[str]) -> dict[float, list[str]]:
-        """Return, by label fraction, which ``targets`` some arm has no AUROC for: its labels show one class."""
+        """Return, by label fraction, which ``targets`` some arm has no score for: its labels do not differ."""
         missing = {
             fraction: [
                 target
@@ -133,7 +141,7 @@ class Results:
         return {fraction: names for fraction, names in missing.items() if names}
 
     def compare(self, subject: str, fraction: float) -> LabelsSaved | None:
-        """Compare a arm with the baseline at one label fraction; None where one of them has no mean AUROC."""
+        """Compare a arm with the baseline at one label fraction; None where one of them has no mean score."""
         score = self.score(subject, fraction)
         baseline = self.score(self.baseline, fraction) if self.baseline else UNDEFINED
         if not self.baseline or math.isnan(score.value) or math.isnan(baseline.value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator
@@ -15,16 +16,13 @@ import numpy as np
 import pandas as pd
 
 from mmcuda.errors import UserError
-from mmcuda.evaluate.rows import METRICS
 from mmcuda.report.results import Results
 from mmcuda.study.arms import Arm, parse_arm
+from mmcuda.targets import KINDS, Target, output_columns, target_from_json
 
-NUMBERS = (
-    *("label_fraction", "seed", "auroc", "auroc_low", "auroc_high", *METRICS),
-    *("n_train", "n_test", "n_positive"),
-)
+NUMBERS = ("label_fraction", "seed", "n_train", "n_test")
 TABLE_COLUMNS = (
-    *("arm", "label_fraction", "target", "baseline", "pairs"),
+    *("arm", "label_fraction", "target", "kind", "baseline", "pairs"),
     *("difference", "difference_low", "difference_high", "p"),
 )
 LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "images_per_second", "data_wait", "augmentation")
@@ -51,21 +49,13 @@ class ClinicalSummary:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Images of one target on one side of the split."""
-
-    positive: int
-    negative: int
-    unlabelled: int
-
-
-@dataclass(frozen=True)
 class TargetSummary:
     """One target of the cohort."""
 
     name: str
-    train: Counts
-    test: Counts
+    kind: Target
+    train: dict[str, float]  # what there is to count, in words -> number
+    test: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -98,11 +88,30 @@ class Environment:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels and probabilities of the test images."""
+    """Labels and predictions of the test images."""
 
-    targets: np.ndarray  # [n_test, T] in {0, 1, NaN = no label}
-    names: tuple[str, ...]  # T names
-    probabilities: dict[tuple[str, float, int], np.ndarray]  # (arm, label fraction, seed) -> [n_test, T]
+    targets: np.ndarray  # [n_test, T], NaN = no label
+    kinds: dict[str, Target]  # the T targets by name
+    predictions: dict[tuple[str, float, int], np.ndarray]  # (arm, label fraction, seed) -> [n_test, outputs]
+
+    @property
+    def names(self) -> list[str]:
+        """The T names."""
+        return list(self.kinds)
+
+    def of(self, name: str, arm: str, fraction: float) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the labels [n] of a target's test images that have one, and an arm's predictions [n, outputs] by seed.
+
+        Seeds whose labels could not train the target are left out.
+        """
+        values, columns = self.targets[:, self.names.index(name)], output_columns(self.kinds)[name]
+        known = ~np.isnan(values)
+        of_arm = [
+            found[known, columns]
+            for (other, share, _), found in self.predictions.items()
+            if other == arm and math.isclose(share, fraction)
+        ]
+        return values[known], [found for found in of_arm if not np.isnan(found).any()]
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,8 @@ class Run:
     config: str  # config.yaml as written
     environment: Environment
     cohort: CohortSummary
-    results: Results  # metrics.json and results.csv
+    results: Results  # of the first kind of target: metrics.json and results.csv
+    kinds: dict[str, Results]  # of each kind of target, the first one among them
     metrics: pd.DataFrame  # rows of metrics.json, null as NaN
     levels: pd.DataFrame  # rows of levels.json; empty where an image is all there is
     subgroups: pd.DataFrame  # rows of subgroups.json; empty without subgroups
@@ -185,7 +195,7 @@ def read_cohort(path: Path) -> CohortSummary:
             leak_check=raw["leak_check"],
             clinical=tuple(ClinicalSummary(name=name, **entry) for name, entry in raw["clinical"].items()),
             targets=tuple(
-                TargetSummary(name, Counts(**entry["train"]), Counts(**entry["test"]))
+                TargetSummary(name, target_from_json(raw["kinds"][name]), entry["train"], entry["test"])
                 for name, entry in raw["targets"].items()
             ),
             single_class_targets=tuple(raw["single_class_targets"]),
@@ -196,10 +206,14 @@ def read_cohort(path: Path) -> CohortSummary:
 def _read_rows(path: Path, *keys: str) -> pd.DataFrame:
     with _reading(path):
         rows = pd.DataFrame(json.loads(path.read_text()))
-        missing = [name for name in (*keys, "arm", "target", *NUMBERS, "note") if name not in rows]
+        numbers = list(NUMBERS)
+        for kind in [KINDS[name] for name in rows.get("kind", pd.Series(dtype=str)).unique()]:
+            intervals = [f"{metric}{end}" for metric in kind.metrics for end in ("", "_low", "_high")]
+            numbers += [*intervals, *kind.points, *["n_positive"] * kind.has_thresholds]
+        missing = [name for name in (*keys, "arm", "target", "kind", *numbers, "note") if name not in rows]
         if missing:
             raise UserError(f"{path}: expected rows with {', '.join(missing)}, got columns {list(rows.columns)}")
-        for name in NUMBERS:
+        for name in numbers:
             rows[name] = pd.to_numeric(rows[name])
         rows["note"] = rows["note"].fillna("")
         for name in set(rows["arm"]):
@@ -207,18 +221,19 @@ def _read_rows(path: Path, *keys: str) -> pd.DataFrame:
         return rows
 
 
-def _read_predictions(path: Path) -> Predictions:
+def _read_predictions(path: Path, kinds: dict[str, Target]) -> Predictions:
     with _reading(path), np.load(path) as arrays:
         targets = arrays["targets"]
-        probabilities: dict[tuple[str, float, int], np.ndarray] = {}
+        shape = (len(targets), sum(target.outputs for target in kinds.values()))
+        predictions: dict[tuple[str, float, int], np.ndarray] = {}
         for key in arrays.files:
             parts = re.fullmatch(r"(.+)/([\d.e+-]+)/seed(\d+)", key)
             if parts:
                 values = arrays[key]
-                if values.shape != targets.shape:
-                    raise UserError(f"{path}: {key} must be {list(targets.shape)}, got {list(values.shape)}")
-                probabilities[parts[1], float(parts[2]), int(parts[3])] = values
-        return Predictions(targets, tuple(map(str, arrays["target_names"])), probabilities)
+                if values.shape != shape:
+                    raise UserError(f"{path}: {key} must be {list(shape)}, got {list(values.shape)}")
+                predictions[parts[1], float(parts[2]), int(parts[3])] = values
+        return Predictions(targets, {str(name): kinds[str(name)] for name in arrays["target_names"]}, predictions)
 
 
 def _read_embedding(path: Path) -> Embedding:
@@ -250,8 +265,8 @@ def _read_log(path: Path) -> pd.DataFrame:
         return table
 
 
-def read_results(folder: Path) -> Results:
-    """Read metrics.json and results.csv, whose baseline the arms are compared with."""
+def read_results(folder: Path) -> dict[str, Results]:
+    """Read metrics.json and results.csv, whose baseline the arms are compared with, for each kind of target."""
     metrics = _read_rows(folder / "metrics.json")
     path = folder / "results.csv"
     with _reading(path):
@@ -260,7 +275,11 @@ def read_results(folder: Path) -> Results:
         if missing:
             raise UserError(f"{path}: expected columns {', '.join(missing)}, got {', '.join(table.columns)}")
     baseline = next(iter(table["baseline"].dropna()), None)
-    return Results(metrics, baseline=baseline, table=table)
+    return {
+        kind: Results(metrics[metrics["kind"] == kind], (), baseline, table[table["kind"] == kind], KINDS[kind])
+        for kind in KINDS
+        if (metrics["kind"] == kind).any()
+    }
 
 
 def _read_logs(folder: Path, metrics: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
@@ -280,7 +299,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: if a file is missing or malformed; the message names the file.
     """
-    metrics = _read_rows(folder / "metrics.json")
+    metrics, results = _read_rows(folder / "metrics.json"), read_results(folder)
+    cohort = read_cohort(folder / "cohort.json")
     levels, subgroups, embedding = (folder / name for name in ("levels.json", "subgroups.json", "embedding.npz"))
     keeps_encoder = any(parse_arm(name).encoder(0) for name in metrics["arm"].unique())
     config = folder / "config.yaml"
@@ -290,12 +310,15 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=config_text,
         environment=read_environment(folder / "environment.json"),
-        cohort=read_cohort(folder / "cohort.json"),
-        results=read_results(folder),
+        cohort=cohort,
+        results=next(iter(results.values())),
+        kinds=results,
         metrics=metrics,
         levels=_read_rows(levels, "level") if levels.exists() else pd.DataFrame(),
         subgroups=_read_rows(subgroups, "subgroup", "value") if subgroups.exists() else pd.DataFrame(),
-        predictions=_read_predictions(folder / "predictions.npz"),
+        predictions=_read_predictions(
+            folder / "predictions.npz", {target.name: target.kind for target in cohort.targets}
+        ),
         embedding=_read_embedding(embedding) if keeps_encoder else None,
         samples=read_samples(folder / "samples.npz"),
         logs=_read_logs(folder, metrics),

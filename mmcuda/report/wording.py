@@ -76,6 +76,11 @@ def needed_text(row: LabelsSaved, results: Results) -> str:
     return percent(row.needed)
 
 
+def several(results: Results) -> str:
+    """Say what a target of a kind needs to be scored."""
+    return "both classes" if results.kind.kind == "binary" else "several classes or values"
+
+
 def headline(results: Results) -> str:
     """Return the finding in one sentence, whichever way it went."""
     subject, baseline, row = results.subject, results.baseline, results.headline_comparison()
@@ -84,13 +89,14 @@ def headline(results: Results) -> str:
     if baseline is None:
         value = results.score(subject, results.headline_fraction).value
         if math.isnan(value):
-            return "No mean AUROC can be given: no target has both classes in the test set."
+            return f"No mean {results.label} can be given: no target has {several(results)} in the test set."
         return (
-            f"{subject} alone: a mean AUROC of {decimal(value)} at {fraction} of the labelled patients, "
+            f"{subject} alone: a mean {results.label} of {decimal(value)} at {fraction} of the labelled patients, "
             "with no other arm to compare it with."
         )
     if row is None:
-        return f"{subject} and {baseline} cannot be compared: a mean AUROC at {fraction} of the labels is undefined."
+        undefined = f"a mean {results.label} at {fraction} of the labels is undefined"
+        return f"{subject} and {baseline} cannot be compared: {undefined}."
     if row.needed is None:
         return f"{subject} at {fraction} of the labelled patients does better than {baseline} at {largest}."
     if row.needed > row.fraction:
@@ -98,7 +104,7 @@ def headline(results: Results) -> str:
             f"{subject} at {fraction} of the labelled patients reaches what {baseline} needs {percent(row.needed)} for."
         )
     return (
-        f"{subject} saves no labels against {baseline}: a mean AUROC of {decimal(row.subject.value)} against "
+        f"{subject} saves no labels against {baseline}: a mean {results.label} of {decimal(row.subject.value)} against "
         f"{decimal(row.baseline.value)} at {fraction} of the labelled patients."
     )
 

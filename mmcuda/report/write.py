@@ -6,36 +6,45 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 
 from mmcuda.report.figures import STYLE, Picture
 from mmcuda.report.figures_data import draw_embedding, draw_samples, draw_training
+from mmcuda.report.figures_kinds import draw_kind
 from mmcuda.report.figures_pairs import draw_differences
 from mmcuda.report.figures_results import draw_label_efficiency, draw_target_curves
 from mmcuda.report.html import render
 from mmcuda.report.run import Run, read_cohort, read_results, read_run
 from mmcuda.report.wording import finding_details, headline
+from mmcuda.targets import by_kind
 
 
-def _scored_targets(run: Run) -> list[int]:
-    """Return the indices of the targets that have both classes among the test images."""
-    columns = enumerate(run.predictions.names)
-    return [
-        index
-        for index, name in columns
-        if name not in run.cohort.single_class_targets
-        and {0.0, 1.0} <= set(np.unique(run.predictions.targets[:, index]).tolist())
-    ]
+def _scored_targets(run: Run) -> dict[str, list[str]]:
+    """Return by kind the names of the targets whose labels differ among the training and the test images."""
+    return {
+        kind: [
+            name
+            for name in names
+            if name not in run.cohort.single_class_targets
+            and run.predictions.kinds[name].can_learn(run.predictions.targets[:, run.predictions.names.index(name)])
+        ]
+        for kind, names in by_kind(run.predictions.kinds).items()
+    }
 
 
-def _draw(run: Run, scored: list[int], plots: Path) -> list[Picture]:
+def _draw(run: Run, scored: dict[str, list[str]], plots: Path) -> list[Picture]:
     """Draw every figure that the run has data for."""
-    results, names = run.results, [run.predictions.names[index] for index in scored]
-    pictures = [draw_label_efficiency(results, names, plots), draw_samples(run.samples, plots)]
-    if len(results.differences()):
-        pictures.append(draw_differences(results.differences(), str(results.baseline), plots))
-    if scored and run.predictions.probabilities:
-        pictures += draw_target_curves(run.predictions, scored, results, plots)
+    pictures = [draw_samples(run.samples, plots)]
+    for kind, results in run.kinds.items():
+        pictures.append(draw_label_efficiency(results, scored[kind], plots))
+        if len(results.differences()):
+            pictures.append(draw_differences(results, plots))
+        shown = [
+            name for name in scored[kind] if run.predictions.of(name, results.subject, results.headline_fraction)[1]
+        ]
+        if kind == "binary" and scored[kind] and run.predictions.predictions:
+            pictures += draw_target_curves(run.predictions, scored[kind], results, plots)
+        elif kind != "binary" and shown:
+            pictures.append(draw_kind(run.predictions, shown, results, plots))
     if run.embedding is not None:
         pictures.append(draw_embedding(run.embedding, run.cohort, plots))
     if run.logs:
@@ -49,7 +58,7 @@ def findings(run_dir: Path) -> list[str]:
     Raises:
         UserError: if a file of the run folder is missing or malformed; the message names it.
     """
-    results, cohort = read_results(run_dir), read_cohort(run_dir / "cohort.json")
+    results, cohort = next(iter(read_results(run_dir).values())), read_cohort(run_dir / "cohort.json")
     return [headline(results), *finding_details(results, cohort.train.patients)]
 
 
@@ -76,7 +85,7 @@ def write_report(run_dir: Path, missing: Sequence[str] = ()) -> Path:
     plots.mkdir(exist_ok=True)
     with matplotlib.rc_context(STYLE):
         pictures = {picture.name: picture for picture in _draw(run, scored, plots)}
-    report, card = render(run, [run.predictions.names[index] for index in scored], pictures, missing)
+    report, card = render(run, scored, pictures, missing)
     path = run_dir / "report.html"
     path.write_text(report, encoding="utf-8")
     (run_dir / "README.md").write_text(card, encoding="utf-8")

@@ -14,13 +14,14 @@ import numpy as np
 from mmcuda.data.cohort import Cohort
 from mmcuda.errors import UserError
 from mmcuda.evaluate.bootstrap import mean_of_draws
-from mmcuda.evaluate.metrics import Floats, auroc_of_targets
-from mmcuda.evaluate.rows import Key
+from mmcuda.evaluate.metrics import Floats
+from mmcuda.evaluate.rows import MEAN, Key, primary_scores
 from mmcuda.evaluate.tables import ClassifierScores, Tables, score_tables
 from mmcuda.evaluate.threshold import Rule
 from mmcuda.report.wording import percent
 from mmcuda.study.arms import parse_arm
 from mmcuda.study.config import StudyConfig
+from mmcuda.targets import KINDS
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.folder import write_arrays
 
@@ -48,20 +49,25 @@ class CellScores:
     """What a cell ends in."""
 
     tables: Tables  # rows by image (one a target, and one for their mean), by bag and patient, by subgroup
-    aurocs: Floats  # [T, 1 + R] of the test images and of their resamples, the same ones in every cell
-    probabilities: Floats  # [draws, n_test, T]
+    names: tuple[str, ...]  # of the T targets
+    scores: Floats  # [T, 1 + R] primary metrics of the test images and of their resamples, the same ones in every cell
+    predictions: Floats  # [draws, n_test, outputs]
 
     @property
-    def mean_auroc(self) -> float | None:
-        """The mean over the targets; None where it is undefined."""
-        value = self.tables.metrics[-1]["auroc"]
+    def headline(self) -> float | None:
+        """The primary metric's mean over the targets of the first kind; None where it is undefined."""
+        row = next(row for row in self.tables.metrics if row["target"] == MEAN)
+        value = row[KINDS[str(row["kind"])].primary()]
         return None if value is None else float(value)
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tables = np.array(json.dumps(vars(self.tables)))
-        write_arrays(path, {"tables": tables, "aurocs": self.aurocs, "probabilities": self.probabilities})
+        write_arrays(
+            path,
+            {"tables": tables, "names": np.array(self.names), "scores": self.scores, "predictions": self.predictions},
+        )
 
     @classmethod
     def read(cls, path: Path) -> CellScores:
@@ -73,7 +79,7 @@ class CellScores:
         try:
             with np.load(path) as arrays:
                 tables = Tables(**json.loads(str(arrays["tables"])))
-                return cls(tables, arrays["aurocs"], arrays["probabilities"])
+                return cls(tables, tuple(map(str, arrays["names"])), arrays["scores"], arrays["predictions"])
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} cannot be read: {error}. Delete it and continue with --resume.") from error
 
@@ -86,15 +92,15 @@ def score_cell(
     Args:
         cell: names the rows.
         cohort: its targets and test images.
-        classifiers: with their probabilities.
+        classifiers: with their predictions.
         weights: [1 + R, n_test] of ``bootstrap_weights``.
         rule: how thresholds are chosen.
     """
     key: Key = {"arm": cell.arm, "label_fraction": cell.fraction, "seed": cell.seed}
     tested = cohort.target_matrix[cohort.test]
-    probabilities = np.stack([classifier.test for classifier in classifiers])
-    aurocs = mean_of_draws(np.stack([auroc_of_targets(draw, tested, weights) for draw in probabilities]))
-    return CellScores(score_tables(key, cohort, classifiers, weights, rule), aurocs, probabilities)
+    predictions = np.stack([classifier.test for classifier in classifiers])
+    scores = mean_of_draws(np.stack([primary_scores(cohort.kinds, draw, tested, weights) for draw in predictions]))
+    return CellScores(score_tables(key, cohort, classifiers, weights, rule), tuple(cohort.kinds), scores, predictions)
 
 
 @dataclass(frozen=True)

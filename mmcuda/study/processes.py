@@ -81,7 +81,7 @@ class _Process:
     def _report(self, cell: Cell) -> CellReport | None:
         scores, failure = cell.file(self._root / CELLS), cell.file(self._root / FAILED, ".txt")
         if scores.exists():
-            return CellReport(cell, self._seconds(), CellScores.read(scores).mean_auroc)
+            return CellReport(cell, self._seconds(), CellScores.read(scores).headline)
         if failure.exists():
             return CellReport(cell, self._seconds(), error=failure.read_text().rstrip().rpartition("\n")[2])
         return None

@@ -9,13 +9,13 @@ import pandas as pd
 
 from mmcuda.evaluate.bootstrap import SEED, Difference, differences, interval, mean_of_draws, with_mean
 from mmcuda.evaluate.metrics import Floats, mean_ignoring_nan
-from mmcuda.evaluate.rows import METRICS, Row
+from mmcuda.evaluate.rows import MEAN, Row
 from mmcuda.evaluate.tables import Tables
 from mmcuda.report.results import Results
 from mmcuda.study.cells import Cell, CellScores
 from mmcuda.study.config import StudyConfig
+from mmcuda.targets import KINDS, Target
 
-MEAN = "mean"  # in place of a target: the mean over them
 COUNTS = ("n_train", "n_test", "n_positive")
 UNPAIRED = Difference(np.nan, np.nan, np.nan, np.nan, 0)
 
@@ -30,56 +30,83 @@ def all_tables(scores: Scores) -> Tables:
     return tables
 
 
-def mean_probabilities(scores: Scores) -> dict[str, Floats]:
-    """Return the mean over a cell's draws of the labelled patients, [n_test, T], by arm/fraction/seed."""
+def mean_predictions(scores: Scores) -> dict[str, Floats]:
+    """Return the mean over a cell's draws of the labelled patients, [n_test, outputs], by arm/fraction/seed."""
     return {
-        f"{cell.arm}/{cell.fraction!r}/seed{cell.seed}": mean_ignoring_nan(found.probabilities, axis=0)
+        f"{cell.arm}/{cell.fraction!r}/seed{cell.seed}": mean_ignoring_nan(found.predictions, axis=0)
         for cell, found in scores.items()
     }
 
 
 def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
-    """Return results.csv: over all seeds, a row for every arm, label fraction and target, and for the targets' mean.
+    """Return results.csv: over all seeds, a row for every arm, label fraction and target, and for the mean of a kind.
 
-    auroc_sd is the standard deviation over seeds, auroc_low and auroc_high a 95 % interval over resampled test
-    patients and seeds; other metrics are means over seeds. difference is that of the AUROC from the baseline's, in
-    pairs: of the same seeds, labelled patients and resamples. baseline_fraction is the label fraction at which the
-    baseline's curve reaches the arm's AUROC, empty where it never does.
+    For each kind of target: its primary metric, with _sd the standard deviation over seeds, _low and _high a 95 %
+    interval over resampled test patients and seeds; other metrics are means over seeds. difference is that of the
+    primary metric from the baseline's, in pairs: of the same seeds, labelled patients and resamples. baseline_fraction
+    is the label fraction at which the baseline's curve reaches the arm's score, empty where it never does.
 
     Args:
         config: with its arms spelt out.
         scores: of every cell that there is.
     """
-    metrics = pd.DataFrame(all_tables(scores).metrics)
-    results = Results(metrics, config.arms, config.baseline)
+    all_rows = all_tables(scores).metrics
+    of_targets = next(iter(scores.values())).tables.metrics
+    tables = []
+    for kind in dict.fromkeys(str(row["kind"]) for row in of_targets):
+        names = [str(row["target"]) for row in of_targets if row["kind"] == kind and row["target"] != MEAN]
+        of_kind = {cell: found.scores[[found.names.index(name) for name in names]] for cell, found in scores.items()}
+        shown = [row for row in all_rows if row["kind"] == kind]
+        tables += _rows_of_kind(config, KINDS[kind], [*names, MEAN], pd.DataFrame(shown), of_kind)
+    return pd.DataFrame(tables)
+
+
+def _rows_of_kind(
+    config: StudyConfig,
+    kind: type[Target],
+    targets: Sequence[str],
+    metrics: pd.DataFrame,
+    scores: Mapping[Cell, Floats],
+) -> list[Row]:
+    """Return the rows of the targets of one kind and of their mean.
+
+    Args:
+        config: with its arms spelt out.
+        kind: of the targets.
+        targets: their names, then MEAN.
+        metrics: rows of metrics.json.
+        scores: the primary metric of these targets, [T, 1 + R].
+    """
+    primary, baseline = kind.primary(), config.baseline or ""
+    results = Results(metrics, config.arms, config.baseline, kind=kind)
     numbers = metrics.groupby(["arm", "label_fraction", "target"])
-    means = numbers[[*METRICS, *COUNTS]].mean()
-    deviations = numbers["auroc"].std()
-    targets = [str(row["target"]) for row in next(iter(scores.values())).tables.metrics]  # the last is MEAN
-    baseline = config.baseline or ""
+    others = (*list(kind.metrics)[1:], *kind.points, *COUNTS)
+    means = numbers[[name for name in others if name in metrics]].mean()
+    deviations = numbers[primary].std()
     rows: list[Row] = []
     for arm in results.arm_names:
         for fraction in config.evaluate.label_fractions:
-            own, others = (_of_seeds(scores, name, fraction) for name in (arm, baseline))
+            own, theirs = (_of_seeds(scores, name, fraction) for name in (arm, baseline))
             if not own:
                 continue
-            aurocs = with_mean(over_seeds(list(own.values())))
-            pairs = sorted(own.keys() & others.keys()) if arm != baseline else []
+            values = with_mean(over_seeds(list(own.values())))
+            pairs = sorted(own.keys() & theirs.keys()) if arm != baseline else []
             found = [UNPAIRED] * len(targets)
             if pairs:
-                found = differences(*(over_seeds([side[seed] for seed in pairs]) for side in (own, others)))
+                found = differences(*(over_seeds([side[seed] for seed in pairs]) for side in (own, theirs)))
             for position, target in enumerate(targets):
                 key = (arm, fraction, target)
-                low, high = interval(aurocs[position, 1:])
-                value, gap = float(aurocs[position, 0]), found[position]
+                low, high = interval(values[position, 1:])
+                value, gap = float(values[position, 0]), found[position]
                 rows.append(
                     {
                         **dict(zip(means.index.names, key, strict=True)),
+                        "kind": kind.kind,
                         "seeds": len(own),
-                        "auroc": value,
-                        "auroc_sd": float(deviations[key]),
-                        "auroc_low": low,
-                        "auroc_high": high,
+                        primary: value,
+                        f"{primary}_sd": float(deviations[key]),
+                        f"{primary}_low": low,
+                        f"{primary}_high": high,
                         **means.loc[key].to_dict(),
                         "baseline": baseline or None,
                         "pairs": len(pairs),
@@ -90,24 +117,24 @@ def result_table(config: StudyConfig, scores: Scores) -> pd.DataFrame:
                         "baseline_fraction": results.fraction_needed(baseline, value, target),
                     }
                 )
-    return pd.DataFrame(rows)
+    return rows
 
 
-def _of_seeds(scores: Scores, arm: str, fraction: float) -> dict[int, Floats]:
-    """Return the AUROCs of one arm at one label fraction, seed -> [T, 1 + R]."""
-    found = {cell.seed: scores[cell].aurocs for cell in scores if (cell.arm, cell.fraction) == (arm, fraction)}
+def _of_seeds(scores: Mapping[Cell, Floats], arm: str, fraction: float) -> dict[int, Floats]:
+    """Return the primary metric of one arm at one label fraction, seed -> [T, 1 + R]."""
+    found = {cell.seed: scores[cell] for cell in scores if (cell.arm, cell.fraction) == (arm, fraction)}
     return dict(sorted(found.items()))
 
 
-def over_seeds(aurocs: Sequence[Floats]) -> Floats:
+def over_seeds(scores: Sequence[Floats]) -> Floats:
     """Return the mean over seeds, [T, 1 + R]: of the sample, and of its resamples in which seeds are drawn as well.
 
-    A resample so speaks of other patients and of other seeds. A seed without an AUROC of a target does not count there.
+    A resample so speaks of other patients and of other seeds. A seed without a score of a target does not count there.
 
     Args:
-        aurocs: of each seed, [T, 1 + R].
+        scores: of each seed, [T, 1 + R].
     """
-    stacked = np.stack(aurocs)  # [S, T, 1 + R]
+    stacked = np.stack(scores)  # [S, T, 1 + R]
     seeds, resamples = len(stacked), stacked.shape[2] - 1
     drawn = np.random.default_rng(SEED).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)  # [R, S]
     times = np.concatenate([np.ones((1, seeds)), drawn]).T[:, None]  # [S, 1, 1 + R], the same for all arms

@@ -22,7 +22,7 @@ from mmcuda.study.arms import parse_arm, subject_of
 from mmcuda.study.cells import CELLS, Cell, CellScores, Task, all_cells, missing_cells, name_tasks
 from mmcuda.study.config import MAY_GROW, StudyConfig
 from mmcuda.study.processes import do_in_processes
-from mmcuda.study.results import Scores, all_tables, mean_probabilities, result_table
+from mmcuda.study.results import Scores, all_tables, mean_predictions, result_table
 from mmcuda.study.screen import cell_line, difference_table
 from mmcuda.study.work import FAILED, CellReport, Worker
 from mmcuda.train.cohorts import describe_rows, load_split_cohort
@@ -129,14 +129,14 @@ class StudyRun:
         write_text(
             self.root / "results.csv", result_table(self.config, scores).to_csv(index=False, lineterminator="\n")
         )
-        write_predictions(self.root, self.cohort, mean_probabilities(scores))
+        write_predictions(self.root, self.cohort, mean_predictions(scores))
         self._write_embedding(scores)
         write_tables(self.root, tables)
         missing = [str(cell) for cell in self.cells if cell not in scores]
         print(probe_table(tables.metrics))
-        differences = read_results(self.root)
-        if differences.baseline:
-            print(difference_table(differences))
+        for results in read_results(self.root).values():
+            if results.baseline:
+                print(difference_table(results))
         print(*findings(self.root), sep="\n")
         print(f"{'report':<{LABEL}}{write_report(self.root, missing)}", flush=True)
 

@@ -13,17 +13,17 @@ def cell_line(report: CellReport, done: int, cells: int, left: float) -> str:
     count = f"{done}/{cells}"
     if report.error:
         return f"{count:>9}  {report.cell}   failed: {report.error}"
-    score = DASH if report.auroc is None else decimal(report.auroc)
+    score = DASH if report.score is None else decimal(report.score)
     rest = f", about {duration(left)} left" if left else ""
     return f"{count:>9}  {report.cell}   {score}   {duration(report.seconds)}{rest}"
 
 
 def difference_table(results: Results) -> str:
-    """Return the paired differences of the mean AUROC from the baseline at the headline fraction, one arm a line."""
+    """Return the paired differences of the mean score from the baseline at the headline fraction, one arm a line."""
     baseline, fraction, rows = results.baseline, results.headline_fraction, results.differences()
     width = max(LABEL, *(len(arm) + 2 for arm in results.arm_names))
     lines = [
-        f"{'pairs':<{width}}mean AUROC against {baseline}, {percent(fraction)} of the labels",
+        f"{'pairs':<{width}}mean {results.label} against {baseline}, {percent(fraction)} of the labels",
         f"{'':<{width}}{'difference (95 % interval)':<30}{'p':<7}{baseline} is as good at",
     ]
     for row in rows[rows["label_fraction"] == fraction].itertuples():

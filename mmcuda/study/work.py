@@ -39,7 +39,7 @@ class CellReport:
 
     cell: Cell
     seconds: float  # with the pretraining, for the first cell that reads an encoder
-    auroc: float | None = None  # the mean over targets; None where it is undefined
+    score: float | None = None  # the primary metric's mean over targets; None where it is undefined
     error: str | None = None  # None if all went well
 
 
@@ -80,7 +80,7 @@ class Worker:
             try:
                 scores = self._compute(cell, task.encoder, features)
                 scores.write(cell.file(self.folder.root / CELLS))
-                yield CellReport(cell, time.perf_counter() - started, scores.mean_auroc)
+                yield CellReport(cell, time.perf_counter() - started, scores.headline)
             except Exception as error:
                 yield self._failed(cell, started, error)
             started = time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mmcuda.errors import UserError
 from mmcuda.models.description import DESCRIPTION, ModelDescription
 from mmcuda.models.encoder import timm_statistics
 from mmcuda.models.storage import WEIGHTS, find_checkpoint, read_weights, save_weights
+from mmcuda.targets import Targets
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.config_file import load_config, read_tree, save_config, tree_of
 from mmcuda.train.finetune_config import FinetuneJob
@@ -104,7 +104,7 @@ def data_defaults(checkpoint: Path, other_source: bool) -> dict[str, Any]:
     return {name: value for name, value in tree_of(data).items() if name in kept}
 
 
-def describe_model(job: PretrainJob, cohort: Cohort, targets: Sequence[str] = ()) -> ModelDescription:
+def describe_model(job: PretrainJob, cohort: Cohort, targets: Targets | None = None) -> ModelDescription:
     """Describe the encoder of ``job`` for images like the cohort's, and its classifier of ``targets`` if it has one."""
     channels = cohort.channel_names
     mean, std = timm_statistics(job.encoder.name, len(channels)) if job.start.starts_trained else ((), ())
@@ -115,5 +115,5 @@ def describe_model(job: PretrainJob, cohort: Cohort, targets: Sequence[str] = ()
         reader=cohort.table.images.version,
         mean=mean,
         std=std,
-        targets=tuple(targets),
+        targets=dict(targets or {}),
     )

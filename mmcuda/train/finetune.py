@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from scipy.special import expit
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
@@ -16,10 +15,11 @@ from mmcuda.data.cohort import Cohort
 from mmcuda.data.split import Indices, split_by_patient
 from mmcuda.errors import UserError
 from mmcuda.evaluate.features import extract_features
-from mmcuda.evaluate.metrics import Floats, single_class_targets
+from mmcuda.evaluate.metrics import Floats
 from mmcuda.evaluate.probe import fit_probe
-from mmcuda.evaluate.rows import Targets
+from mmcuda.evaluate.rows import Truth
 from mmcuda.models.heads import Classifier
+from mmcuda.targets import activate_all, output_columns
 from mmcuda.train.batches import Batch, TrainingSet
 from mmcuda.train.checkpoint import describe_model
 from mmcuda.train.config import PretrainJob
@@ -59,11 +59,11 @@ def finetune(
         name: of logs and checkpoint; by default the mode and the seed.
 
     Returns:
-        The classifier of the targets that have both classes among the training images, in eval mode, on the
+        The classifier of the targets that differ among the training images, in eval mode, on the
         accelerator's device.
 
     Raises:
-        UserError: if no target has both classes, or early stopping finds no patient or no label to validate on.
+        UserError: if the labels of no target differ, or early stopping finds no patient or no label to validate on.
     """
     name = name or options.name
     matrix = cohort.target_matrix
@@ -74,14 +74,15 @@ def finetune(
         labelled, validation = hold_out(cohort, labelled, options)
     names = trainable_targets(cohort, labelled)
     matrix = matrix[:, [list(cohort.targets).index(target) for target in names]]
+    targets = {n: cohort.kinds[n].fitted(values) for n, values in zip(names, matrix[labelled].T, strict=True)}
 
     torch.manual_seed(derive_seed(options.seed, "classifier"))
     # From a linear layer that was fitted to the features of eval mode, training goes on with these features.
     from_linear = options.mode == "linear_full"
-    model = Classifier(encoder, names, options.frozen, keep_statistics=from_linear).to(accelerator.device)
+    model = Classifier(encoder, targets, options.frozen, keep_statistics=from_linear).to(accelerator.device)
     if options.mode in ("logistic", "linear_full") and not folder.checkpoint(name).exists():
         _fit_head(model, cohort, labelled, matrix[labelled], options)
-    criterion = TargetLoss(options.loss, options.class_weights, options.focal_gamma, matrix[labelled])
+    criterion = TargetLoss(options.loss, options.class_weights, options.focal_gamma, targets, matrix[labelled])
 
     def loss_of_batch(model: nn.Module, batch: Batch) -> Tensor:
         return criterion(model(batch.inputs["image"][:, 0]).float(), batch.labels["targets"])
@@ -93,7 +94,7 @@ def finetune(
         epochs=0 if options.mode == "logistic" else options.epochs,
         options=options,
         job=FinetuneJob(job, options),
-        description=describe_model(job, cohort, names),
+        description=describe_model(job, cohort, targets),
     )
     data = TrainingSet(cohort, labelled, {"targets": torch.from_numpy(matrix[labelled])}, job.augment)
     stopping = early_stopping(criterion, cohort, validation, matrix, options) if validation is not None else None
@@ -102,19 +103,19 @@ def finetune(
 
 
 def trainable_targets(cohort: Cohort, rows: Indices) -> list[str]:
-    """Return the names of the targets with both classes among the images at ``rows``: others cannot be learnt.
+    """Return the names of the targets with several classes or values at ``rows``: others cannot be learnt.
 
     Raises:
         UserError: if there is none.
     """
     names = list(cohort.targets)
-    single = single_class_targets(cohort.target_matrix[rows], names)
-    if len(single) == len(names):
+    learnt = [name for name, target in cohort.kinds.items() if target.can_learn(cohort.targets[name][rows])]
+    if not learnt:
         raise UserError(
-            f"a target must have both classes among the {len(rows)} labelled images, got one each of "
+            f"a target must have several classes or values among the {len(rows)} labelled images, got one each of "
             f"{', '.join(names)}: raise --label_fraction"
         )
-    return [name for name in names if name not in single]
+    return learnt
 
 
 def hold_out(cohort: Cohort, labelled: Indices, options: FinetuneConfig) -> tuple[Indices, Indices]:
@@ -130,7 +131,7 @@ def hold_out(cohort: Cohort, labelled: Indices, options: FinetuneConfig) -> tupl
 
 
 def early_stopping(
-    criterion: TargetLoss, cohort: Cohort, validation: Indices, targets: Targets, options: FinetuneConfig
+    criterion: TargetLoss, cohort: Cohort, validation: Indices, targets: Truth, options: FinetuneConfig
 ) -> EarlyStopping:
     """Return early stopping by the loss on those of the validation images that have a label; ``targets`` is [N, T]."""
     rows = validation[np.isfinite(targets[validation]).any(axis=1)]
@@ -159,21 +160,26 @@ def parameter_groups(model: Classifier, options: FinetuneConfig) -> list[dict[st
     return groups
 
 
-def _fit_head(model: Classifier, cohort: Cohort, labelled: Indices, targets: Targets, options: FinetuneConfig) -> None:
-    """Set the linear layer by logistic regression on the frozen features."""
+def _fit_head(model: Classifier, cohort: Cohort, labelled: Indices, truth: Truth, options: FinetuneConfig) -> None:
+    """Set the linear layer by a linear probe of the frozen features."""
     features = extract_features(model.encoder, cohort.images, labelled)
-    probe = fit_probe(features, targets, balanced=options.class_weights == "balanced")
+    probe = fit_probe(features, truth, model.targets, balanced=options.class_weights == "balanced")
     with torch.no_grad():
         model.linear.weight.copy_(torch.from_numpy(probe.weight))
         model.linear.bias.copy_(torch.from_numpy(probe.bias))
 
 
 def predict(model: Classifier, cohort: Cohort, rows: Indices) -> Floats:
-    """Return the probabilities of the cohort's targets, [n, T], for the images at ``rows`` [n].
+    """Return the predictions of the cohort's targets, [n, outputs], for the images at ``rows`` [n].
 
     A target that the classifier was not trained for is NaN.
     """
     logits = extract_features(model, cohort.images, rows).astype(np.float64)
-    probabilities = np.full((len(rows), len(cohort.targets)), np.nan)
-    probabilities[:, [list(cohort.targets).index(name) for name in model.targets]] = expit(logits)
-    return probabilities
+    known, found = output_columns(model.targets), activate_all(model.targets, logits)
+    return np.concatenate(
+        [
+            found[:, known[name]] if name in known else np.full((len(rows), target.outputs), np.nan)
+            for name, target in cohort.kinds.items()
+        ],
+        axis=1,
+    )

@@ -20,6 +20,7 @@ from mmcuda.evaluate.threshold import choose_thresholds
 from mmcuda.models.description import DESCRIPTION, read_description
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import find_checkpoint, load_encoder
+from mmcuda.targets import output_names
 from mmcuda.train.checkpoint import load_pretraining
 from mmcuda.train.cohorts import load_cohort_for
 from mmcuda.train.config_file import open_folder
@@ -62,7 +63,7 @@ def finetune_command(checkpoint: Path, options: FinetuneConfig, out: Path, resum
     setting = (accelerator, folder, options, encoder, job, cohort, labelled)
     if options.folds:
         folds = cross_validate(*setting, fold_of, cohort.test, validation)
-        scores = ClassifierScores(labelled, folds.test_probabilities, labelled, folds.probabilities)
+        scores = ClassifierScores(labelled, folds.test_predictions, labelled, folds.predictions)
         if main:
             _write_folds(folder, key, folds, cohort, options)
     else:
@@ -86,8 +87,10 @@ def _held_out(
     if options.mode == "logistic":
         features = extract_features(model.encoder, cohort.images, labelled)
         balanced = options.class_weights == "balanced"
-        return labelled, out_of_fold(features, cohort.target_matrix[labelled], cohort.patients[labelled], balanced)
-    return labelled[:0], np.empty((0, len(cohort.targets)))
+        return labelled, out_of_fold(
+            features, cohort.target_matrix[labelled], cohort.patients[labelled], cohort.kinds, balanced
+        )
+    return labelled[:0], np.empty((0, len(output_names(cohort.kinds))))
 
 
 def _write_folds(folder: RunFolder, key: Key, folds: CrossValidation, cohort: Cohort, options: FinetuneConfig) -> None:
@@ -102,7 +105,7 @@ def _write_folds(folder: RunFolder, key: Key, folds: CrossValidation, cohort: Co
 def _write_thresholds(folder: RunFolder, scores: ClassifierScores, cohort: Cohort, options: FinetuneConfig) -> None:
     """Let the checkpoints say from which probability a target counts as positive, where that could be chosen."""
     truth = cohort.target_matrix[scores.held_out]
-    chosen = choose_thresholds(scores.held_out_probabilities, truth, options.threshold)
+    chosen = choose_thresholds(cohort.kinds, scores.held_out_predictions, truth, options.threshold)
     named = {name: float(value) for name, value in zip(cohort.targets, chosen, strict=True) if np.isfinite(value)}
     for path in folder.root.glob(f"checkpoints/{options.name}*/*/{DESCRIPTION}"):
         description = read_description(path.parent)

@@ -26,7 +26,7 @@ class FinetuneConfig(Optimisation):
     """bce: binary cross-entropy, mean over all labelled cells; ce: cross-entropy of each target, mean over the targets,
     so that a target with few labels counts as much as one with many."""
     class_weights: ClassWeights = "none"
-    """balanced: both classes of a target weigh alike, however rare one of them is."""
+    """balanced: all classes of a target weigh alike, however rare one of them is."""
     focal_gamma: float = 0.0
     """Exponent of the focal loss, which plays down the images that are already right; 0 is plain cross-entropy."""
     label_fraction: float = 1.0

@@ -18,6 +18,7 @@ from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.metrics import Floats, mean_ignoring_nan
 from mmcuda.evaluate.rows import Judged, Key, Row, score_rows
 from mmcuda.evaluate.threshold import Rule, choose_thresholds
+from mmcuda.targets import output_columns, output_names
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, predict
 from mmcuda.train.finetune_config import FinetuneConfig
@@ -32,8 +33,8 @@ class CrossValidation:
 
     rows: Indices  # [n] the labelled images
     folds: Folds  # [n] the fold of each image, from 1
-    probabilities: Floats  # [n, T] by the classifier of the fold, which was trained on the other folds
-    test_probabilities: Floats  # [n_test, T] mean over the classifiers
+    predictions: Floats  # [n, outputs] by the classifier of the fold, which was trained on the other folds
+    test_predictions: Floats  # [n_test, outputs] mean over the classifiers
 
 
 def patient_folds(patients: Patients, folds: int, seed: int) -> Folds:
@@ -77,15 +78,15 @@ def cross_validate(
     Raises:
         UserError: if a fold cannot be trained.
     """
-    probabilities = np.full((len(labelled), len(cohort.targets)), np.nan)
+    predictions = np.full((len(labelled), len(output_names(cohort.kinds))), np.nan)
     of_test = []
     for fold in range(1, fold_of.max() + 1):
         inside, name = fold_of == fold, f"{options.name}-fold{fold}"
         start = copy.deepcopy(encoder)
         model = finetune(accelerator, folder, options, start, job, cohort, labelled[~inside], validation, name)
-        probabilities[inside] = predict(model, cohort, labelled[inside])
+        predictions[inside] = predict(model, cohort, labelled[inside])
         of_test.append(predict(model, cohort, test))
-    return CrossValidation(labelled, fold_of, probabilities, mean_ignoring_nan(np.stack(of_test), axis=0))
+    return CrossValidation(labelled, fold_of, predictions, mean_ignoring_nan(np.stack(of_test), axis=0))
 
 
 def fold_rows(key: Key, result: CrossValidation, cohort: Cohort, bootstrap: int, rule: Rule) -> list[Row]:
@@ -97,26 +98,26 @@ def fold_rows(key: Key, result: CrossValidation, cohort: Cohort, bootstrap: int,
     thresholds = np.empty(targets.shape)
     for fold in set(result.folds):
         inside = result.folds == fold
-        thresholds[inside] = choose_thresholds(result.probabilities[~inside], targets[~inside], rule)
+        thresholds[inside] = choose_thresholds(cohort.kinds, result.predictions[~inside], targets[~inside], rule)
     rows: list[Row] = []
     for fold in [*range(1, result.folds.max() + 1), "pooled"]:
         scored = np.full(len(targets), True) if fold == "pooled" else result.folds == fold
         trained = [targets[~scored]] if fold != "pooled" else [targets[result.folds != f] for f in set(result.folds)]
         weights = bootstrap_weights(cohort.patients[result.rows[scored]], bootstrap)
-        scores = [Judged(result.probabilities[scored], thresholds[scored])]
+        scores = [Judged(result.predictions[scored], thresholds[scored])]
         rows += [
-            {"fold": fold} | row
-            for row in score_rows(key, list(cohort.targets), scores, targets[scored], trained, weights)
+            {"fold": fold} | row for row in score_rows(key, cohort.kinds, scores, targets[scored], trained, weights)
         ]
     return rows
 
 
 def out_of_fold_table(result: CrossValidation, cohort: Cohort) -> str:
-    """Return the out-of-fold predictions as CSV: image, patient, fold, label and probability of every target."""
+    """Return the out-of-fold predictions as CSV: image, patient, fold, label and predictions of every target."""
     names, patients = cohort.table.image_names[result.rows], cohort.patients[result.rows]
     table = pd.DataFrame({"image": names, "patient": patients, "fold": result.folds})
-    for name, labels, scores in zip(
-        cohort.targets, cohort.target_matrix[result.rows].T, result.probabilities.T, strict=True
-    ):
-        table[f"{name}.label"], table[f"{name}.probability"] = labels, scores
+    columns = output_columns(cohort.kinds)
+    for (name, target), values in zip(cohort.kinds.items(), cohort.target_matrix[result.rows].T, strict=True):
+        table[f"{name}.label"] = target.written(values)
+        for column, scores in zip(target.columns(name), result.predictions[:, columns[name]].T, strict=True):
+            table[f"{column}.{'probability' if target.classes else 'prediction'}"] = scores
     return str(table.to_csv(index=False, lineterminator="\n"))

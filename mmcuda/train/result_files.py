@@ -1,4 +1,4 @@
-"""The results of a run: tables of metrics as .csv and .json, and the probabilities of the test images."""
+"""The results of a run: tables of metrics as .csv and .json, and the predictions of the test images."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def write_tables(root: Path, tables: Tables) -> None:
             write_json(root / f"{name}.json", rows)
 
 
-def write_predictions(root: Path, cohort: Cohort, probabilities: Mapping[str, Floats]) -> None:
+def write_predictions(root: Path, cohort: Cohort, predictions: Mapping[str, Floats]) -> None:
     """Write predictions.npz.
 
     Args:
         root: folder.
         cohort: targets and patients of its test images.
-        probabilities: [n_test, T] each, by a name such as ``clinical/0.05/seed0``.
+        predictions: [n_test, outputs] each, by a name such as ``clinical/0.05/seed0``.
     """
     truth = {
         "targets": cohort.target_matrix[cohort.test],
         "target_names": np.array(list(cohort.targets)),
         "patients": cohort.patients[cohort.test],
     }
-    write_arrays(root / "predictions.npz", {**probabilities, **truth})
+    write_arrays(root / "predictions.npz", {**predictions, **truth})
 
 
 def rows_as_csv(rows: list[Row]) -> str:

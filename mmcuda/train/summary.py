@@ -21,11 +21,14 @@ SAMPLE_SEED = 0
 
 
 def choose_samples(cohort: Cohort) -> dict[str, np.ndarray]:
-    """Return the content of samples.npz: training images of different patients, titled with their positive targets."""
+    """Return the content of samples.npz: training images of different patients, titled with their targets."""
     _, first = np.unique(cohort.patients[cohort.train], return_index=True)
     drawn = np.random.default_rng(SAMPLE_SEED).permutation(cohort.train[first])[:SAMPLES]
     titles = [
-        ", ".join(name for name, values in cohort.targets.items() if values[row] == 1) or "no positive target"
+        ", ".join(
+            filter(None, (target.title(name, cohort.targets[name][row]) for name, target in cohort.kinds.items()))
+        )
+        or "no positive target"
         for row in drawn
     ]
     return {

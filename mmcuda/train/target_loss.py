@@ -5,45 +5,50 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from mmcuda.targets import Targets, logit_columns
 from mmcuda.train.finetune_config import ClassWeights, Loss
 
 
 class TargetLoss:
-    """Cross-entropy of the labelled cells of [B, T]; 0 (with a zero gradient) if there are none.
-
-    One logit z a target is as good as two: softmax over (0, z) is sigmoid(z), so that the two-logit cross-entropy of a
-    target is its binary cross-entropy. With p the probability of the right class,
-
-        cell = weight of the class * (1 - p)^gamma * -log p        (focal: Lin et al., ICCV 2017, equation 4)
+    """The losses of the labelled cells of [B, T], as of ``Target.loss``; 0 (with a zero gradient) if there are none.
 
     Args:
         loss: bce: mean over the labelled cells; ce: mean over the labelled cells of a target, then over targets.
-        class_weights: balanced: weight n / (2 n_class), so that both classes of a target weigh alike.
-        focal_gamma: gamma, at least 0; 0 is plain cross-entropy.
-        targets: [n, T] of the training images, in {0, 1, NaN}; both classes of each are counted in it.
+        class_weights: balanced: weight n / (C n_class), so that all C classes of a target weigh alike.
+        focal_gamma: exponent of the focal loss, at least 0; 0 is plain cross-entropy.
+        targets: the T targets, fitted to the training labels.
+        truth: [n, T] of the training images, NaN = no label; the classes are counted in it.
     """
 
     def __init__(
-        self, loss: Loss, class_weights: ClassWeights, focal_gamma: float, targets: npt.NDArray[np.float32]
+        self,
+        loss: Loss,
+        class_weights: ClassWeights,
+        focal_gamma: float,
+        targets: Targets,
+        truth: npt.NDArray[np.float32],
     ) -> None:
-        self.loss, self.focal_gamma = loss, focal_gamma
-        counts = np.stack([(targets == label).sum(axis=0) for label in (0, 1)])  # [2, T]
-        weights = counts.sum(axis=0) / (2 * np.maximum(counts, 1)) if class_weights == "balanced" else counts * 0 + 1
-        self.negative_weight, self.positive_weight = torch.from_numpy(weights.astype(np.float32))
+        self.loss, self.focal_gamma, self.targets = loss, focal_gamma, targets
+        self.class_weights: list[Tensor | None] = [
+            torch.from_numpy(target.class_weights(values).astype(np.float32)) if class_weights == "balanced" else None
+            for target, values in zip(targets.values(), truth.T, strict=True)
+        ]
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of ``logits`` [B, T] for ``targets`` [B, T] in {0, 1, NaN}, NaN = no label."""
-        labelled = targets.isfinite()
-        positive = targets == 1
-        towards = torch.where(positive, logits, -logits)  # the logit of the right class
-        # log(1 - p) = logsigmoid(-towards): finite where 1 - p has already rounded to 0
-        focus = torch.exp(self.focal_gamma * F.logsigmoid(-towards)) if self.focal_gamma else 1.0
-        weight = torch.where(positive, self.positive_weight.to(logits), self.negative_weight.to(logits)) * labelled
-        cells = -F.logsigmoid(towards) * focus * weight
+    def __call__(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the loss of ``logits`` [B, logits] for ``truth`` [B, T], NaN = no label."""
+        labelled = truth.isfinite()
+        known = torch.where(labelled, truth, 0)
+        columns = logit_columns(self.targets)
+        of_targets = []
+        for t, (name, target) in enumerate(self.targets.items()):
+            weights = self.class_weights[t]
+            weights = None if weights is None else weights.to(logits)
+            losses = target.loss(logits[:, columns[name]], known[:, t], weights, self.focal_gamma)
+            of_targets.append(losses * labelled[:, t])
+        cells = torch.stack(of_targets, dim=1)
         if self.loss == "bce":
             return cells.sum() / labelled.sum().clamp(min=1)
-        of_targets = cells.sum(dim=0) / labelled.sum(dim=0).clamp(min=1)
-        return of_targets.sum() / labelled.any(dim=0).sum().clamp(min=1)
+        means = cells.sum(dim=0) / labelled.sum(dim=0).clamp(min=1)
+        return means.sum() / labelled.any(dim=0).sum().clamp(min=1)

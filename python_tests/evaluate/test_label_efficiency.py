@@ -8,11 +8,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from mmcuda.evaluate.features import extract_features
 from mmcuda.evaluate.label_efficiency import label_draws, score_encoder, score_probe
 from mmcuda.evaluate.probe import fit_probe, out_of_fold
-from mmcuda.evaluate.rows import METRICS
 from mmcuda.models.encoder import build_encoder
+from mmcuda.targets import Binary
 
 COLUMNS = [
-    *("pretraining", "label_fraction", "seed", "target", "auroc", "auroc_low", "auroc_high", *METRICS),
+    *("pretraining", "label_fraction", "seed", "target", "kind", "auroc", "auroc_low", "auroc_high", *Binary.points),
     *("n_train", "n_test", "n_positive", "note"),
 ]
 
@@ -54,8 +54,8 @@ def test_scores_at_full_labels_equal_scikit_learn_step_by_step(encoder, readings
     cohort = readings
     result = study(encoder, readings)
     features, targets = extract_features(encoder, cohort.images, np.arange(len(cohort.images))), cohort.target_matrix
-    scores = fit_probe(features[cohort.train], targets[cohort.train]).probabilities(features[cohort.test])
-    np.testing.assert_allclose(result.probabilities[1.0], scores, atol=1e-6)
+    scores = fit_probe(features[cohort.train], targets[cohort.train], cohort.kinds).predict(features[cohort.test])
+    np.testing.assert_allclose(result.predictions[1.0], scores, atol=1e-6)
     rows = {row["target"]: row for row in result.tables.metrics if row["label_fraction"] == 1.0}
     for t, name in enumerate(cohort.targets):
         known = np.isfinite(targets[cohort.test, t])
@@ -80,16 +80,16 @@ def test_thresholds_come_from_the_validation_split_and_without_one_from_out_of_f
     cohort = readings
     features = np.random.default_rng(0).normal(size=(len(cohort.images), 5)).astype(np.float32)
     targets, labelled, validation = cohort.target_matrix, cohort.train[100:], cohort.train[:100]
-    probe = fit_probe(features[labelled], targets[labelled])
+    probe = fit_probe(features[labelled], targets[labelled], cohort.kinds)
 
     given = score_probe(features, replace(cohort, split=replace(cohort.split, validation=validation)), labelled)
     np.testing.assert_array_equal(given.held_out, validation)
-    np.testing.assert_array_equal(given.held_out_probabilities, probe.probabilities(features[validation]))
+    np.testing.assert_array_equal(given.held_out_predictions, probe.predict(features[validation]))
 
     drawn = score_probe(features, cohort, labelled)
     np.testing.assert_array_equal(drawn.held_out, labelled)
-    expected = out_of_fold(features[labelled], targets[labelled], cohort.patients[labelled])
-    np.testing.assert_array_equal(drawn.held_out_probabilities, expected)
+    expected = out_of_fold(features[labelled], targets[labelled], cohort.patients[labelled], cohort.kinds)
+    np.testing.assert_array_equal(drawn.held_out_predictions, expected)
     np.testing.assert_array_equal(drawn.test, given.test)
 
 

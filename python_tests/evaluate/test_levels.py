@@ -2,7 +2,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from mmcuda.evaluate.levels import group_labels, group_probabilities, levels
+from mmcuda.evaluate.levels import group_labels, group_predictions, levels
+from mmcuda.targets import Binary
+
+BINARY = dict.fromkeys("ab", Binary())
 
 PATIENTS = np.array(["B", "A", "A", "A", "B"])
 NAN = np.nan
@@ -26,11 +29,11 @@ def test_a_level_that_says_nothing_new_is_left_out():
 
 def test_a_group_is_positive_when_one_of_its_images_is():
     targets = np.float32([[0, NAN], [0, 1], [1, 0], [NAN, NAN], [0, NAN]])
-    np.testing.assert_array_equal(group_labels(targets, np.array([4, 2, 2, 2, 4])), [[1, 1], [0, NAN]])
+    np.testing.assert_array_equal(group_labels(BINARY, targets, np.array([4, 2, 2, 2, 4])), [[1, 1], [0, NAN]])
 
 
 def test_a_groups_probability_is_the_mean_over_its_labelled_images():
     probabilities = np.array([[0.1, 0.5], [0.3, 0.5], [0.8, 0.7], [0.2, NAN]])
     targets = np.float32([[0, NAN], [NAN, NAN], [1, 1], [0, 0]])
     groups = np.array([0, 0, 0, 1])
-    np.testing.assert_allclose(group_probabilities(probabilities, targets, groups), [[0.45, 0.7], [0.2, NAN]])
+    np.testing.assert_allclose(group_predictions(BINARY, probabilities, targets, groups), [[0.45, 0.7], [0.2, NAN]])

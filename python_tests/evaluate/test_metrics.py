@@ -7,7 +7,6 @@ from mmcuda.evaluate.metrics import (
     auprc_of_targets,
     auroc_of_targets,
     mean_ignoring_nan,
-    single_class_targets,
     weighted_auroc,
 )
 
@@ -42,11 +41,10 @@ def test_unlabelled_images_and_undefined_scores_are_left_out():
     assert np.isnan(auprc_of_targets(probabilities, targets)[1])
 
 
-def test_a_single_class_has_no_auroc_and_is_named():
+def test_a_single_class_has_no_auroc():
     targets = np.array([[1, 0], [1, 1], [np.nan, 0]], np.float32)
     scores = np.random.default_rng(0).random((3, 2))
     assert np.isnan(auroc_of_targets(scores, targets, np.ones((1, 3)))[0, 0])
-    assert single_class_targets(targets, ["present", "mixed"]) == ["present"]
 
 
 def test_mean_ignoring_nan_is_nan_only_where_nothing_is_known():

@@ -3,8 +3,9 @@ import pytest
 
 from mmcuda.evaluate.bootstrap import bootstrap_weights
 from mmcuda.evaluate.calibration import calibration_metrics
-from mmcuda.evaluate.rows import METRICS, Judged, score_rows
+from mmcuda.evaluate.rows import Judged, score_rows
 from mmcuda.evaluate.threshold import decision_metrics, exact_match
+from mmcuda.targets import Binary
 
 KEY = {"pretraining": "random", "label_fraction": 0.1, "seed": 0}
 NAMES = ["fluid", "foci", "scar"]
@@ -21,7 +22,9 @@ def targets_and_classifiers(draws=1):
 
 
 def rows_of(targets, classifiers):
-    rows = score_rows(KEY, NAMES, classifiers, targets, [targets[:50]] * len(classifiers), WEIGHTS)
+    rows = score_rows(
+        KEY, dict.fromkeys(NAMES, Binary()), classifiers, targets, [targets[:50]] * len(classifiers), WEIGHTS
+    )
     return {row["target"]: row for row in rows}
 
 
@@ -30,7 +33,7 @@ def test_a_row_holds_the_metrics_of_its_labelled_images():
     rows = rows_of(targets, [classifier])
     for t, name in enumerate(NAMES):
         known = np.isfinite(targets[:, t])
-        scores, labels = classifier.probabilities[known, t], targets[known, t]
+        scores, labels = classifier.predictions[known, t], targets[known, t]
         expected = decision_metrics(scores, labels, classifier.thresholds[t]) | calibration_metrics(scores, labels)
         assert {metric: rows[name][metric] for metric in expected} == pytest.approx(expected)
         assert rows[name]["threshold"] == classifier.thresholds[t]
@@ -40,14 +43,14 @@ def test_a_row_holds_the_metrics_of_its_labelled_images():
         assert rows[name]["note"] is None
     for metric in ("auroc", "auprc", "sensitivity", "f1", "ece"):
         assert rows["mean"][metric] == pytest.approx(np.mean([rows[name][metric] for name in NAMES]))
-    assert rows["mean"]["exact_match"] == exact_match(classifier.probabilities, targets, classifier.thresholds)
+    assert rows["mean"]["exact_match"] == exact_match(classifier.predictions, targets, classifier.thresholds)
     assert rows["mean"]["threshold"] is None
     assert rows["mean"]["note"] is None
 
 
 def test_numbers_are_means_over_the_classifiers_that_have_them():
     targets, classifiers = targets_and_classifiers(draws=3)
-    classifiers[2].probabilities[:, 0] = np.nan
+    classifiers[2].predictions[:, 0] = np.nan
     classifiers[1].thresholds[1] = np.nan
     together = rows_of(targets, classifiers)
     alone = [rows_of(targets, [classifier]) for classifier in classifiers]
@@ -95,16 +98,16 @@ def test_a_target_without_a_threshold_keeps_its_auroc_and_the_mean_has_no_decisi
 )
 def test_the_note_says_why_a_number_is_missing(labels, probability, threshold, note):
     targets, (classifier,) = targets_and_classifiers()
-    targets[:, 0], classifier.probabilities[:, 0], classifier.thresholds[0] = labels, probability, threshold
+    targets[:, 0], classifier.predictions[:, 0], classifier.thresholds[0] = labels, probability, threshold
     assert rows_of(targets, [classifier])["fluid"]["note"] == note
 
 
 def test_without_any_image_every_number_is_none():
     targets, (classifier,) = targets_and_classifiers()
-    empty = Judged(classifier.probabilities[:0], classifier.thresholds)
-    rows = score_rows(KEY, NAMES, [empty], targets[:0], [targets], WEIGHTS[:, :0])
+    empty = Judged(classifier.predictions[:0], classifier.thresholds)
+    rows = score_rows(KEY, dict.fromkeys(NAMES, Binary()), [empty], targets[:0], [targets], WEIGHTS[:, :0])
     for row in rows:
-        assert all(row[metric] is None for metric in ("auroc", "auroc_low", *METRICS) if metric != "threshold")
+        assert all(row[metric] is None for metric in ("auroc", "auroc_low", *Binary.points) if metric != "threshold")
         assert row["n_test"] == 0
         assert row["note"]
 
@@ -133,7 +136,7 @@ def test_a_precision_that_is_undefined_is_told_in_the_mean():
 
 def test_a_constant_score_is_no_better_than_chance_and_has_no_silent_zero():
     targets, (classifier,) = targets_and_classifiers()
-    classifier.probabilities[:, 0], classifier.thresholds[0] = 0.4, np.nan
+    classifier.predictions[:, 0], classifier.thresholds[0] = 0.4, np.nan
     row = rows_of(targets, [classifier])["fluid"]
     assert row["auroc"] == 0.5
     assert row["sensitivity"] is row["specificity"] is row["f1"] is None
@@ -142,9 +145,9 @@ def test_a_constant_score_is_no_better_than_chance_and_has_no_silent_zero():
 def test_every_image_may_have_its_own_threshold():
     targets, (classifier,) = targets_and_classifiers()
     limits = np.where(np.arange(120)[:, None] < 60, 0.2, 0.8) * np.ones(3)
-    row = rows_of(targets, [Judged(classifier.probabilities, limits)])["fluid"]
-    called = classifier.probabilities[:, 0] >= limits[:, 0]
+    row = rows_of(targets, [Judged(classifier.predictions, limits)])["fluid"]
+    called = classifier.predictions[:, 0] >= limits[:, 0]
     assert row["accuracy"] == np.mean(called == targets[:, 0])
     assert row["threshold"] == pytest.approx(0.5)
     limits[3, 0] = np.nan
-    assert rows_of(targets, [Judged(classifier.probabilities, limits)])["fluid"]["accuracy"] is None
+    assert rows_of(targets, [Judged(classifier.predictions, limits)])["fluid"]["accuracy"] is None

@@ -32,7 +32,7 @@ def test_thresholds_are_chosen_on_the_held_out_images(tables, readings):
     classifier, targets = classifier_of(cohort), cohort.target_matrix
     rows = {row["target"]: row for row in tables.metrics}
     for t, name in enumerate(cohort.targets):
-        held_out = classifier.held_out_probabilities[:, t]
+        held_out = classifier.held_out_predictions[:, t]
         assert rows[name]["threshold"] == choose_threshold(held_out, targets[cohort.train, t], "youden")
 
 
@@ -51,7 +51,7 @@ def test_bags_and_patients_are_judged_by_mean_probability_and_highest_label(tabl
         return groups["score"].mean().to_numpy(), groups["label"].max().to_numpy()
 
     for t, name in enumerate(cohort.targets):
-        threshold = choose_threshold(*grouped(cohort.train, classifier.held_out_probabilities, t), "youden")
+        threshold = choose_threshold(*grouped(cohort.train, classifier.held_out_predictions, t), "youden")
         scores, labels = grouped(cohort.test, classifier.test, t)
         assert rows[name]["n_test"] == len(labels)
         assert rows[name]["auroc"] == pytest.approx(roc_auc_score(labels, scores))

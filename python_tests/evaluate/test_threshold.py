@@ -9,6 +9,7 @@ from sklearn.metrics import (
 )
 
 from mmcuda.evaluate.threshold import choose_threshold, choose_thresholds, decision_metrics, exact_match
+from mmcuda.targets import Binary
 
 
 def scored(count=200, distinct=1000, seed=0):
@@ -60,7 +61,9 @@ def test_missing_labels_and_scores_do_not_count():
     expected = choose_threshold(scores, labels, "youden")
     more_scores, more_labels = np.append(scores, [0.99, np.nan]), np.append(labels, np.float32([np.nan, 1]))
     assert choose_threshold(more_scores, more_labels, "youden") == expected
-    both = choose_thresholds(np.stack([scores, scores], 1), np.stack([labels, labels * np.nan], 1), "youden")
+    both = choose_thresholds(
+        dict.fromkeys("ab", Binary()), np.stack([scores, scores], 1), np.stack([labels, labels * np.nan], 1), "youden"
+    )
     np.testing.assert_array_equal(both, [expected, np.nan])
 
 

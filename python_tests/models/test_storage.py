@@ -9,8 +9,10 @@ from mmcuda.models.description import DESCRIPTION, ModelDescription, read_descri
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import WEIGHTS, find_checkpoint, load_classifier, load_encoder, save_weights
+from mmcuda.targets import Binary
 
-DARKNET = ModelDescription("darknet_tiny", 32, ("red", "green", "blue"), "files-v1-3", targets=("drusen", "fluid"))
+TARGETS = {"drusen": Binary(), "fluid": Binary()}
+DARKNET = ModelDescription("darknet_tiny", 32, ("red", "green", "blue"), "files-v1-3", targets=TARGETS)
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -22,14 +24,14 @@ def write(folder, weights, description=DARKNET):
 
 
 def classifier():
-    return Classifier(build_encoder("darknet_tiny", 3, 32), ["drusen", "fluid"]).eval()
+    return Classifier(build_encoder("darknet_tiny", 3, 32), TARGETS).eval()
 
 
 def test_a_classifier_and_its_encoder_come_back(tmp_path):
     model = classifier()
     folder = write(tmp_path / "model", model.state_dict())
     loaded = load_classifier(folder)
-    assert loaded.targets == ("drusen", "fluid")
+    assert loaded.targets == TARGETS
     assert torch.equal(loaded(IMAGES), model(IMAGES))
     assert torch.equal(load_encoder(folder)(IMAGES), model.encoder(IMAGES))
 
@@ -44,7 +46,7 @@ def test_images_are_normalised_as_described(tmp_path):
 
 def test_an_encoder_alone_has_no_classifier(tmp_path):
     weights = classifier().state_dict()
-    folder = write(tmp_path / "model", weights, dataclasses.replace(DARKNET, targets=()))
+    folder = write(tmp_path / "model", weights, dataclasses.replace(DARKNET, targets={}))
     with pytest.raises(UserError, match=r"is an encoder without a classifier: train one with mmcuda finetune"):
         load_classifier(folder)
 
@@ -53,7 +55,9 @@ def test_weights_of_another_model_are_refused(tmp_path):
     folder = write(tmp_path / "a", classifier().state_dict(), dataclasses.replace(DARKNET, architecture="resnet18"))
     with pytest.raises(UserError, match=r"for the encoder resnet18 do not fit: .* must be .* got"):
         load_encoder(folder)
-    folder = write(tmp_path / "b", classifier().state_dict(), dataclasses.replace(DARKNET, targets=("drusen",)))
+    folder = write(
+        tmp_path / "b", classifier().state_dict(), dataclasses.replace(DARKNET, targets={"drusen": Binary()})
+    )
     with pytest.raises(UserError, match=r"for its 1 targets do not fit: bias must be \[1\], got \[2\]"):
         load_classifier(folder)
     (folder / WEIGHTS).write_bytes(b"half")

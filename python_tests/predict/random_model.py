@@ -8,6 +8,7 @@ from mmcuda.models.description import DESCRIPTION, ModelDescription
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import save_weights
+from mmcuda.targets import Binary
 
 SIZE = 32
 
@@ -16,10 +17,11 @@ def write_model(folder, channels=("grey",), reader="files-v1-1", targets=("druse
     """Write the model into a new folder and return that."""
     torch.manual_seed(0)
     encoder = build_encoder("darknet_tiny", len(channels), SIZE)
-    classifier = Classifier(encoder, targets or ["none"])
+    kinds = dict.fromkeys(targets, Binary())
+    classifier = Classifier(encoder, kinds or {"none": Binary()})
     torch.nn.init.normal_(classifier.linear.weight)
     folder.mkdir()
     save_weights(folder, {k: v for k, v in classifier.state_dict().items() if targets or k.startswith("encoder.")})
-    description = ModelDescription("darknet_tiny", SIZE, channels, reader, targets=targets, **others)
+    description = ModelDescription("darknet_tiny", SIZE, channels, reader, targets=kinds, **others)
     (folder / DESCRIPTION).write_text(json.dumps(description.as_json()))
     return folder

@@ -14,6 +14,7 @@ from mmcuda.models.heads import Classifier
 from mmcuda.predict.config import ExportConfig
 from mmcuda.predict.export import export_command, export_onnx
 from mmcuda.predict.model import Model
+from mmcuda.targets import Binary, Multiclass, Ordinal
 
 
 def images(count, channels=1):
@@ -32,7 +33,7 @@ def test_safetensors_are_loaded_again_and_hold_the_model_alone(tmp_path, capsys)
     np.testing.assert_array_equal(again.predict(images(3)), model.predict(images(3)))
     described = json.loads((out / "config.json").read_text())
     assert described["image_size"] == SIZE
-    assert described["targets"] == ["drusen", "fluid"]
+    assert list(described["targets"]) == ["drusen", "fluid"]
     assert described["thresholds"] == {"drusen": 0.3}
 
 
@@ -47,12 +48,13 @@ def test_an_encoder_alone_is_exported_too(tmp_path):
 def test_onnx_computes_the_same_for_any_number_of_images(tmp_path):
     description = ModelDescription(
         *("test_vit", SIZE, ("red", "green", "blue"), "files-v1-3", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)),
-        targets=("drusen", "fluid"),
+        targets={"drusen": Binary(), "grade": Ordinal(("0", "1", "2")), "dx": Multiclass(("a", "b"))},
     )
     model = Model(description, Classifier(description.build_encoder(), description.targets))
     export_onnx(model, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     assert [(node.name, node.type) for node in session.get_inputs()] == [("images", "tensor(uint8)")]
+    assert model.outputs == ["drusen", "grade=0", "grade=1", "grade=2", "dx=a", "dx=b"]
     for count in (1, 3, 8):
         pixels = images(count, 3)
         features, probabilities = session.run(["features", "probabilities"], {"images": pixels})

@@ -28,7 +28,7 @@ def test_predictions_are_the_sigmoid_of_the_classifier(model, model_folder):
     scores = model.predict(PIXELS)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expit(logits), rtol=1e-5)
-    assert model.targets == ("drusen", "fluid")
+    assert list(model.targets) == ["drusen", "fluid"]
     assert repr(model) == f"Model(darknet_tiny, 1 x {SIZE} x {SIZE}: drusen, fluid)"
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmcuda.evaluate.rows import METRICS
 from mmcuda.study.arms import parse_arm
+from mmcuda.targets import Binary
 
 TARGETS = ("malignancy", "spiculation", "calcification", "internal structure")
 SINGLE_CLASS = "internal structure"
@@ -55,6 +55,7 @@ def _cohort(title: str) -> dict[str, object]:
             }
             for index, name in enumerate(TARGETS)
         },
+        "kinds": {name: Binary().as_json() for name in TARGETS},
         "single_class_targets": [SINGLE_CLASS],
         "warnings": [f"target {SINGLE_CLASS}: no positive in test; it will be left out of the mean"],
     }
@@ -79,12 +80,13 @@ def _metrics(rng: np.random.Generator, levels: dict[str, float], seeds: int) -> 
 
 def _row(key: dict[str, object], target: str, auroc: float | None, n_train: int) -> dict[str, object]:
     """One row with every key; numbers that are made up so that each metric differs from the others."""
-    offsets = {metric: 0.01 * index - 0.1 for index, metric in enumerate(METRICS)}
+    offsets = {metric: 0.01 * index - 0.1 for index, metric in enumerate(Binary.points)}
     numbers = {metric: None if auroc is None else auroc + offset for metric, offset in offsets.items()}
     numbers["exact_match" if target != "mean" else "threshold"] = None
     return {
         **key,
         "target": target,
+        "kind": "binary",
         "auroc": auroc,
         "auroc_low": None if auroc is None else auroc - 0.031,
         "auroc_high": None if auroc is None else auroc + 0.029,
@@ -104,7 +106,7 @@ def _results(rows: list[dict[str, object]], baseline: str) -> pd.DataFrame:
     gap = means["auroc"] - [other.get(key, np.nan) for key in keys]
     gap = gap.where(means["arm"] != baseline)
     numbers = {"difference": gap, "difference_low": gap - 0.01, "difference_high": gap + 0.01, "p": 0.004}
-    return means.assign(baseline=baseline if len(other) else None, pairs=3, **numbers)
+    return means.assign(kind="binary", baseline=baseline if len(other) else None, pairs=3, **numbers)
 
 
 def _grouped(rows: list[dict[str, object]], keys: list[dict[str, str]]) -> list[dict[str, object]]:

@@ -287,10 +287,10 @@ def test_a_missing_file_is_named(write_run: WriteRun, name: str) -> None:
     ("name", "content", "complaint"),
     [
         ("metrics.json", "[{]", "cannot be read"),
-        ("metrics.json", '[{"target": "mean"}]', "expected rows with arm, label_fraction"),
-        ("levels.json", '[{"target": "mean"}]', "expected rows with level, arm, label_fraction"),
+        ("metrics.json", '[{"target": "mean"}]', "expected rows with arm, kind, label_fraction"),
+        ("levels.json", '[{"target": "mean"}]', "expected rows with level, arm, kind, label_fraction"),
         ("subgroups.json", "{", "cannot be read"),
-        ("results.csv", "arm,target\n", "expected columns label_fraction, baseline, pairs"),
+        ("results.csv", "arm,target\n", "expected columns label_fraction, kind, baseline, pairs"),
         ("cohort.json", '{"name": "lidc"}', "expected an entry 'title'"),
         ("predictions.npz", "not an archive", "cannot be read"),
         ("logs/simclr-seed0.csv", "step,loss\n0,1\n", "expected columns epoch, learning_rate"),

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from mmcuda.evaluate.bootstrap import differences
-from mmcuda.evaluate.rows import METRICS
 from mmcuda.evaluate.tables import Tables
 from mmcuda.study.cells import Cell, CellScores
 from mmcuda.study.config import StudyConfig
 from mmcuda.study.results import over_seeds, result_table
+from mmcuda.targets import Binary
 from mmcuda.train.config import EvaluateConfig
 
 RESAMPLES = 400
@@ -62,14 +62,14 @@ def scores(arm, fraction, seed, level):
     names = {"a": values[0, 0], "b": values[1, 0], "mean": values[:, 0].mean()}
     rows = [
         {
-            **{"arm": arm, "label_fraction": fraction, "seed": seed, "target": target},
+            **{"arm": arm, "label_fraction": fraction, "seed": seed, "target": target, "kind": "binary"},
             **{"auroc": value, "auroc_low": 0.0, "auroc_high": 1.0},
-            **dict.fromkeys(METRICS, 0.5),
+            **dict.fromkeys(Binary.points, 0.5),
             **{"n_train": 10.0, "n_test": 20, "n_positive": 5, "note": None},
         }
         for target, value in names.items()
     ]
-    return cell, CellScores(Tables(metrics=rows), values, np.zeros((1, 20, 2)))
+    return cell, CellScores(Tables(metrics=rows), ("a", "b"), values, np.zeros((1, 20, 2)))
 
 
 def test_the_table_says_at_which_fraction_the_baseline_is_as_good():
@@ -100,7 +100,7 @@ def test_scores_survive_the_file_and_damage_is_told(tmp_path):
     values.write(path)
     again = CellScores.read(path)
     assert again.tables == values.tables
-    np.testing.assert_array_equal(again.aurocs, values.aurocs)
+    np.testing.assert_array_equal(again.scores, values.scores)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cell.npz cannot be read: .* Delete it and continue with --resume"):
         CellScores.read(path)

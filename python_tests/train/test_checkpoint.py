@@ -7,6 +7,7 @@ from mmcuda.errors import UserError
 from mmcuda.methods import Random, SimCLR
 from mmcuda.models.description import ModelDescription
 from mmcuda.models.storage import WEIGHTS
+from mmcuda.targets import Binary
 from mmcuda.train.checkpoint import (
     CONFIG,
     Checkpoint,
@@ -17,7 +18,8 @@ from mmcuda.train.checkpoint import (
 )
 from mmcuda.train.config import EncoderConfig, PretrainJob
 
-DARKNET = ModelDescription("darknet_tiny", 32, ("red", "green", "blue"), "files-v1-3", targets=("drusen", "fluid"))
+TARGETS = {"drusen": Binary(), "fluid": Binary()}
+DARKNET = ModelDescription("darknet_tiny", 32, ("red", "green", "blue"), "files-v1-3", targets=TARGETS)
 
 
 def saved(folder, value):
@@ -63,12 +65,12 @@ def test_a_missing_or_damaged_checkpoint_is_named(tmp_path):
 
 def test_a_model_is_described_by_its_job_and_its_images(readings):
     cohort = readings
-    description = describe_model(PretrainJob(), cohort, ["drusen"])
+    description = describe_model(PretrainJob(), cohort, {"drusen": Binary()})
     assert description.architecture == "darknet_tiny"
     assert description.image_size == 32
     assert description.channels == cohort.channel_names
     assert description.reader == cohort.table.images.version
-    assert description.targets == ("drusen",)
+    assert description.targets == {"drusen": Binary()}
     assert description.mean == description.std == ()
     weights = EncoderConfig("test_resnet", weights=Path("x.safetensors"))
     assert describe_model(PretrainJob(SimCLR(), encoder=weights), cohort).mean == pytest.approx((0.5, 0.5, 0.5))

@@ -13,6 +13,7 @@ from mmcuda.evaluate.probe import fit_probe
 from mmcuda.models.encoder import build_encoder
 from mmcuda.models.heads import Classifier
 from mmcuda.models.storage import load_encoder
+from mmcuda.targets import Binary
 from mmcuda.train.checkpoint import load_checkpoint, load_pretraining
 from mmcuda.train.config import PretrainJob
 from mmcuda.train.finetune import finetune, hold_out, parameter_groups, predict
@@ -61,8 +62,8 @@ def test_logistic_mode_is_the_probe_of_the_frozen_features(tmp_path, encoder, be
     options = FinetuneConfig(mode="logistic")
     scores = predict(run(tmp_path, options, encoder, few), cohort, cohort.test)
     features = extract_features(encoder, cohort.images, np.arange(len(cohort.images)))
-    probe = fit_probe(features[cohort.train], cohort.target_matrix[cohort.train])
-    np.testing.assert_allclose(scores, probe.probabilities(features[cohort.test]), atol=1e-4)
+    probe = fit_probe(features[cohort.train], cohort.target_matrix[cohort.train], cohort.kinds)
+    np.testing.assert_allclose(scores, probe.predict(features[cohort.test]), atol=1e-4)
     assert not any(changed(tmp_path, options, before).values())
 
 
@@ -114,18 +115,20 @@ def test_a_target_with_one_class_is_left_out(tmp_path, encoder, few):
     single[cohort.train] = 0
     cohort = cohort.with_labels(targets=cohort.targets | {"calcified": single})
     classifier = run(tmp_path, FinetuneConfig(), encoder, cohort)
-    assert classifier.targets == ("malignancy", "spiculation", "lobulation")
+    assert tuple(classifier.targets) == ("malignancy", "spiculation", "lobulation")
     scores = predict(classifier, cohort, cohort.test)
     assert np.isnan(scores[:, 3]).all()
     assert np.isfinite(scores[:, :3]).all()
     cohort = cohort.with_labels(targets={"calcified": single})
-    with pytest.raises(UserError, match=r"both classes among the \d+ labelled images, got one each of calcified"):
+    with pytest.raises(
+        UserError, match=r"several classes or values among the \d+ labelled images, got one each of calcified"
+    ):
         run(tmp_path / "none", FinetuneConfig(), encoder, cohort)
 
 
 @pytest.mark.parametrize("name", ["darknet_tiny", "vit_tiny_patch16_224"])
 def test_lower_layers_learn_more_slowly(name):
-    classifier = Classifier(build_encoder(name, 3, 32), ["drusen"])
+    classifier = Classifier(build_encoder(name, 3, 32), {"drusen": Binary()})
     options = dataclasses.replace(FULL, layer_decay=0.5, head_learning_rate=0.1)
     groups = parameter_groups(classifier, options)
     rates = {parameter: group["lr"] for group in groups for parameter in group["params"]}

@@ -9,6 +9,7 @@ import mmcuda
 from mmcuda.cli import main
 from mmcuda.errors import UserError
 from mmcuda.evaluate.threshold import choose_threshold
+from mmcuda.targets import Binary
 from mmcuda.train.finetune_command import finetune_command
 from mmcuda.train.finetune_config import FinetuneConfig
 from mmcuda.train.folder import RunFolder
@@ -36,7 +37,7 @@ def test_early_stopping_and_thresholds_use_the_validation_split_of_the_data(coho
     encoder, table = cohort
     rows = table[table["split"] == "validation"].dropna(subset="drusen")
     model = mmcuda.load(tuned)
-    assert model.targets == ("drusen",)
+    assert model.targets == {"drusen": Binary()}
     scores = model.predict([encoder.parent / name for name in rows["path"]])[:, 0].astype(np.float64)
     with RunFolder(tuned).validation_log(EARLY.name).open(newline="") as file:
         best = min(float(row["loss"]) for row in csv.DictReader(file))

@@ -46,8 +46,8 @@ def test_each_image_is_predicted_by_the_classifier_of_the_other_folds(crossed, r
     others = cohort.train[result.folds != 2]
     alone = finetune(make_accelerator("no"), RunFolder(tmp_path), OPTIONS, encoder, PretrainJob(), cohort, others)
     inside = result.folds == 2
-    np.testing.assert_array_equal(result.probabilities[inside], predict(alone, cohort, cohort.train[inside]))
-    assert result.test_probabilities.shape == (len(cohort.test), 4)
+    np.testing.assert_array_equal(result.predictions[inside], predict(alone, cohort, cohort.train[inside]))
+    assert result.test_predictions.shape == (len(cohort.test), 4)
     assert [folder.checkpoint(f"{OPTIONS.name}-fold{fold}").exists() for fold in (1, 2, 3)] == [True] * 3
 
 
@@ -71,7 +71,7 @@ def test_a_fold_is_decided_at_the_threshold_that_the_other_folds_choose(crossed,
     by_fold = {row["fold"]: row for row in rows if row["target"] == "malignancy"}
     t, others = list(cohort.targets).index("malignancy"), result.folds != 2
     labels = cohort.targets["malignancy"][result.rows]
-    expected = choose_threshold(result.probabilities[others, t], labels[others], "youden")
+    expected = choose_threshold(result.predictions[others, t], labels[others], "youden")
     assert by_fold[2]["threshold"] == pytest.approx(expected)
     tested = [by_fold[fold]["n_test"] for fold in (1, 2, 3)]
     accuracies = [by_fold[fold]["accuracy"] for fold in (1, 2, 3)]
@@ -86,5 +86,5 @@ def test_out_of_fold_predictions_are_a_table(crossed, readings):
     row, position = table[9], result.rows[9]
     assert (row["image"], row["patient"]) == (cohort.table.image_names[position], cohort.patients[position])
     assert int(row["fold"]) == result.folds[9]
-    assert float(row["lobulation.probability"]) == pytest.approx(result.probabilities[9, 2])
+    assert float(row["lobulation.probability"]) == pytest.approx(result.predictions[9, 2])
     assert float(row["lobulation.label"]) == cohort.target_matrix[position, 2]

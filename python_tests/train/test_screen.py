@@ -5,7 +5,14 @@ def rows_of(scores, seed=0):
     """Rows of {arm: {fraction: mean AUROC}}, with one target beside the mean."""
     return [
         {
-            **{"arm": name, "label_fraction": fraction, "target": target, "seed": seed, "auroc": auroc},
+            **{
+                "arm": name,
+                "label_fraction": fraction,
+                "target": target,
+                "kind": "binary",
+                "seed": seed,
+                "auroc": auroc,
+            },
             **{"auroc_low": auroc, "auroc_high": auroc, "auprc": 0.5, "n_train": 10.0, "n_test": 20},
             **{"sensitivity": 0.81, "specificity": 0.62, "f1": 0.43, "ece": 0.04, "note": None},
         }

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torchvision.ops import sigmoid_focal_loss
 
+from mmcuda.targets import Binary
 from mmcuda.train.target_loss import TargetLoss
 
 TARGETS = torch.tensor([[1, 0, 1], [torch.nan, 0, 0], [0, 1, torch.nan], [0, torch.nan, 0], [0, 0, torch.nan]])
@@ -17,7 +18,7 @@ def logits():
 
 
 def criterion(loss="bce", class_weights="none", focal_gamma=0.0):
-    return TargetLoss(loss, class_weights, focal_gamma, TARGETS.numpy())
+    return TargetLoss(loss, class_weights, focal_gamma, dict.fromkeys("abc", Binary()), TARGETS.numpy())
 
 
 def test_bce_is_the_mean_over_labelled_cells(logits):
@@ -38,7 +39,7 @@ def test_ce_is_the_mean_over_targets_of_the_cross_entropy_of_two_logits(logits):
 def test_ce_does_not_count_a_target_without_labels_in_the_batch(logits):
     targets = TARGETS.clone()
     targets[:, 1] = torch.nan
-    others = TargetLoss("ce", "none", 0.0, TARGETS[:, [0, 2]].numpy())
+    others = TargetLoss("ce", "none", 0.0, dict.fromkeys("ab", Binary()), TARGETS[:, [0, 2]].numpy())
     torch.testing.assert_close(criterion("ce")(logits, targets), others(logits[:, [0, 2]], TARGETS[:, [0, 2]]))
 
 

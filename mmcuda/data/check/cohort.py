@@ -49,7 +49,7 @@ def check_cohort(config: DataConfig, batch_size: int) -> CohortCheck:
     split, faults = _split(table, config)
     facts = examine_images(table, config.image_size)
     summary = summarise_table(table, split, batch_size)
-    problems = [*problems, *faults, *label_problems(table, split, batch_size), *target_problems(summary["targets"])]
+    problems = [*problems, *faults, *label_problems(table, split, batch_size), *target_problems(table, split)]
     problems += _image_problems(table, split, facts)
     summary["missing_cells"] = _missing_cells(table)
     summary["image_files"] = _describe_images(table, facts)

@@ -1,8 +1,6 @@
-"""Problems of labels: clinical ones without positives, targets of a single class."""
+"""Problems of labels: clinical ones without positives, targets that lack one."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from mmcuda.data.positives import (
 from mmcuda.data.problems import Problem
 from mmcuda.data.split import Indices, Split
 from mmcuda.data.table import ClinicalLabel, CohortTable
+from mmcuda.targets import Binary
 
 CONSEQUENCES = {  # of a side that lacks a class of a target, the worst first
     "train": "it cannot be learned",
@@ -52,23 +51,25 @@ def _few_positives(label: ClinicalLabel, rows: Indices, batch_size: int) -> str:
     return f"{positives:.2g} positives per batch of {batch_size} {relation_in_words(label)}{advice}"
 
 
-def target_problems(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[Problem]:
-    """Return a warning for every target that lacks a class on a side of the split.
-
-    Args:
-        counts: target -> side -> images that are ``positive`` and ``negative``.
-    """
-    if not counts:
+def target_problems(table: CohortTable, split: Split) -> list[Problem]:
+    """Return a warning for every target that lacks a class, or values that differ, on a side of the split."""
+    if not table.targets:
         return [Problem("warning", "", "no targets: encoders can be pretrained on this cohort, but not scored")]
     problems = []
-    for name, sides in counts.items():
+    for name, values in table.targets.items():
+        target = table.kinds.get(name, Binary())
         lacks: dict[str, list[str]] = {}  # what is lacking -> on which sides
-        for side, count in sides.items():
-            missing = [kind for kind in ("positive", "negative") if count[kind] == 0]
-            if missing:
-                lacks.setdefault("label" if len(missing) == 2 else missing[0], []).append(side)
+        unusable = []
+        for side, rows in split.sides.items():
+            if len(rows) == 0:
+                continue
+            for what in target.lacking(values[rows]):
+                lacks.setdefault(what, []).append(side)
+            if not target.can_learn(values[rows]):
+                unusable.append(side)
         if lacks:
-            words = ", ".join(f"no {kind} in {' or '.join(where)}" for kind, where in lacks.items())
-            worst = next(side for side in CONSEQUENCES if any(side in where for where in lacks.values()))
-            problems.append(Problem("warning", f"target {name}", f"{words}; {CONSEQUENCES[worst]}"))
+            words = ", ".join(f"no {what} in {' or '.join(where)}" for what, where in lacks.items())
+            worst = next((side for side in CONSEQUENCES if side in unusable), None)
+            consequence = f"; {CONSEQUENCES[worst]}" if worst else ""
+            problems.append(Problem("warning", f"target {name}", f"{words}{consequence}"))
     return problems

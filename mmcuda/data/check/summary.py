@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmcuda.data.check.labels import label_problems, target_problems
 from mmcuda.data.positives import positives_per_batch
 from mmcuda.data.split import Split, patients_on_two_sides
 from mmcuda.data.table import CohortTable
+from mmcuda.targets import Binary
 
-JUDGED = ("train", "test")  # the sides on which a target needs both classes
+JUDGED = ("train", "test")  # the sides on which a target needs several classes or values
 
 
 def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[str, Any]:
@@ -25,8 +25,10 @@ def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[s
     """
     sides = {side: rows for side, rows in split.sides.items() if len(rows)}
     leaking = ", ".join(patients_on_two_sides(table.patients, split))
+    kinds = {name: table.kinds.get(name, Binary()) for name in table.targets}
     counts = {
-        name: {side: _count(values[rows]) for side, rows in sides.items()} for name, values in table.targets.items()
+        name: {side: kinds[name].counts(values[rows]) for side, rows in sides.items()}
+        for name, values in table.targets.items()
     }
     return {
         "name": table.name,
@@ -52,18 +54,13 @@ def summarise_table(table: CohortTable, split: Split, batch_size: int) -> dict[s
             for name, label in table.clinical.items()
         },
         "targets": counts,
+        "kinds": {name: target.as_json() for name, target in kinds.items()},
         "single_class_targets": [
             name
-            for name, of_sides in counts.items()
-            if any(0 in (count["positive"], count["negative"]) for side, count in of_sides.items() if side in JUDGED)
+            for name, values in table.targets.items()
+            if any(not kinds[name].can_learn(values[rows]) for side, rows in sides.items() if side in JUDGED)
         ],
-        "warnings": [str(problem) for problem in label_problems(table, split, batch_size) + target_problems(counts)],
-    }
-
-
-def _count(values: npt.NDArray[np.float32]) -> dict[str, int]:
-    return {
-        "positive": int((values == 1).sum()),
-        "negative": int((values == 0).sum()),
-        "unlabelled": int(np.isnan(values).sum()),
+        "warnings": [
+            str(problem) for problem in label_problems(table, split, batch_size) + target_problems(table, split)
+        ],
     }

@@ -14,6 +14,7 @@ from mmcuda.data.problems import Problem
 from mmcuda.data.sheet import Sheet, read_sheet
 from mmcuda.data.table import CohortTable
 from mmcuda.errors import UserError
+from mmcuda.targets import TargetSpec
 
 TABLES = ("split", "metadata", "chexpert")
 IMAGE, STUDY, PATIENT, VIEW, REPORT, SPLIT = "dicom_id", "study_id", "subject_id", "ViewPosition", "report", "split"
@@ -128,9 +129,9 @@ def _reports(root: Path, sheet: Sheet) -> pd.Series:
     return folders.map({folder: read(folder) for folder in folders.unique()})
 
 
-def _targets(sheet: Sheet, config: DataConfig) -> tuple[str, ...]:
+def _targets(sheet: Sheet, config: DataConfig) -> TargetSpec:
     """Return the target columns, by default all labels that do not serve as clinical ones."""
     if config.targets is None or config.targets == "all":
         clinical = config.clinical if isinstance(config.clinical, dict | tuple) else ()
         return tuple(name for name in LABELS if name not in clinical)
-    return (config.targets,) if isinstance(config.targets, str) else config.targets
+    return config.targets

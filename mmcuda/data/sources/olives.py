@@ -14,6 +14,7 @@ from mmcuda.data.problems import Problem
 from mmcuda.data.sheet import Sheet, read_sheet
 from mmcuda.data.table import CohortTable
 from mmcuda.errors import UserError
+from mmcuda.targets import TargetSpec
 
 LABEL_FOLDERS = ("OLIVES_Dataset_Labels", "")  # under the data set's folder
 LABEL_SUBFOLDERS = ("ml_centric_labels", "full_labels", "")
@@ -142,7 +143,7 @@ def _split_as_authors(sheet: Sheet, without_leak: bool) -> tuple[Sheet, tuple[st
     return sheet, (), [Problem("error", f"--data.split {AUTHORS}", advice)]
 
 
-def _targets(sheet: Sheet, wanted: tuple[str, ...] | str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _targets(sheet: Sheet, wanted: TargetSpec) -> tuple[TargetSpec, tuple[str, ...]]:
     """Return the target columns that ``wanted`` means, and a note on biomarkers that are left out."""
     if wanted == "all":
         graded = [name for name in BIOMARKERS if name in sheet.frame]
@@ -153,7 +154,7 @@ def _targets(sheet: Sheet, wanted: tuple[str, ...] | str | None) -> tuple[tuple[
         return (), ()
     if wanted is None or wanted == "b1-b6":
         return VIP_CUP, ()
-    return (wanted,) if isinstance(wanted, str) else wanted, ()
+    return wanted, ()
 
 
 def _image_folder(root: Path, sheet: Sheet) -> Path:

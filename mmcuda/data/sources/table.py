@@ -30,7 +30,6 @@ def read_own_table(config: DataConfig) -> tuple[CohortTable, list[Problem]]:
     root = config.root or file.parent
     if not root.is_dir():
         raise UserError(f"--data.root must be a folder, got {root}")
-    targets = (config.targets,) if isinstance(config.targets, str) else config.targets or ()
     images = partial(open_images, root, channels=config.channels)
     statement = STATEMENT.format(file=file.name)
-    return assemble(read_sheet(file), Roles.of(config, targets=targets), images, "table", file.stem, statement)
+    return assemble(read_sheet(file), Roles.of(config), images, "table", file.stem, statement)
