@@ -224,9 +224,9 @@ inline const char* text_of(cudaError_t error) {
   return cudaGetErrorString(error);
 }
 
-// Lets the kernel have as much dynamic shared memory as the device gives a block: once for each kernel and device, since
-// the attribute is the process's, and a smaller value of one host thread would fail another's launch. All of it, since
-// no kernel has shared memory of a fixed size (benchmarks/gpu/static holds that).
+// Lets the kernel have as much dynamic shared memory as the device gives a block: once for each kernel and device,
+// since the attribute is the process's, and a smaller value of one host thread would fail another's launch. All of it,
+// since no kernel has shared memory of a fixed size (benchmarks/gpu/static holds that).
 template <auto kKernel>
 cudaError_t allow_shared_memory() {
   static std::atomic<uint64_t> allowed{0};  // bit d: on device d
